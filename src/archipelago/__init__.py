@@ -1,0 +1,1 @@
+"""Federated neural architecture search: the data stay, the architectures travel."""

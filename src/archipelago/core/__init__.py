@@ -1,0 +1,1 @@
+"""The lowest floor: words every other folder speaks. Imports nothing of ours."""

@@ -1,0 +1,113 @@
+"""Every error a user can meet, in one page.
+
+* ArchipelagoError
+  - ConfigError        a value the user wrote cannot work
+    - ConfigFaults     several of them, reported together
+    - IncompatibleParts  two parts are fine alone, wrong together
+  - DataError          a file, silo or column cannot be used as it is
+  - MissingExtra       an optional package is needed and absent
+  - JournalError       a run directory cannot be opened, read or written
+  - UpdateRefused      a client's update failed a check; the round goes on without it
+  - TaskFailed         work given to an engine raised, died or ran out of time
+  - RunFailed          the run as a whole cannot go on
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = [
+    "ArchipelagoError",
+    "ConfigError",
+    "ConfigFaults",
+    "DataError",
+    "IncompatibleParts",
+    "JournalError",
+    "MissingExtra",
+    "RunFailed",
+    "TaskFailed",
+    "UpdateRefused",
+    "did_you_mean",
+]
+
+
+class ArchipelagoError(Exception):
+    """What went wrong, what we saw, where, how to mend it.
+
+    Args:
+        what: one sentence without a value in it ("must lie in (0, 1]").
+        got: the offending value, shown with `repr`.
+        where: dotted place in the run file, a path, or a column.
+        fix: an imperative that the reader can follow at once.
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, where: str | None = None, fix: str | None = None
+    ) -> None:
+        lines = [f"{where}: {what}" if where else what]
+        if got is not None:
+            lines.append(f"  got: {got!r}")
+        if fix is not None:
+            lines.append(f"  fix: {fix}")
+        super().__init__("\n".join(lines))
+        self.what, self.got, self.where, self.fix = what, got, where, fix
+
+
+class ConfigError(ArchipelagoError, ValueError):
+    """A value the user wrote cannot work."""
+
+
+class ConfigFaults(ConfigError):
+    """Every fault of one run file, so that it is mended in one go."""
+
+    def __init__(self, source: str, faults: Sequence[str]) -> None:
+        plural = "fault" if len(faults) == 1 else "faults"
+        super().__init__(
+            f"{len(faults)} {plural} in {source}\n" + "\n".join(f"  {f}" for f in faults)
+        )
+        self.faults = tuple(faults)
+
+
+class IncompatibleParts(ConfigError):
+    """Two parts are fine alone, wrong together."""
+
+
+class DataError(ArchipelagoError, ValueError):
+    """A file, silo or column cannot be used as it is."""
+
+
+class MissingExtra(ArchipelagoError, ImportError):
+    """An optional package is needed and absent."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed",
+            fix=f"pip install 'archipelago-nas[{extra}]'",
+        )
+
+
+class JournalError(ArchipelagoError, RuntimeError):
+    """A run directory cannot be opened, read or written."""
+
+
+class UpdateRefused(ArchipelagoError, ValueError):
+    """A client's update failed a check; it is recorded and the round goes on without it."""
+
+
+class TaskFailed(ArchipelagoError, RuntimeError):
+    """Work given to an engine raised, died or ran out of time."""
+
+
+class RunFailed(ArchipelagoError, RuntimeError):
+    """The run as a whole cannot go on."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return advice naming the closest known word, or all of them.
+
+    Example:
+        >>> did_you_mean("stratgy", ["space", "strategy"])
+        "did you mean 'strategy'?"
+    """
+    names = sorted(known)
+    close = get_close_matches(word, names, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
