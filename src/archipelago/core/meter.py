@@ -64,7 +64,7 @@ def totals(rows: Iterable[MeterRow]) -> dict[str, float]:
         "virtual_seconds",
         "seconds",
     )
-    out = dict.fromkeys(names, 0.0)
+    out: dict[str, float] = dict.fromkeys(names, 0.0)
     for row in rows:
         for name in names:
             out[name] += getattr(row, name)

@@ -1,0 +1,29 @@
+"""What a client says to the server. Imports torch; `core/trial.py` is the part that does not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+__all__ = ["Update"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Client -> server: what local training changed. Never a sample.
+
+    Attributes:
+        client: who sent it.
+        delta: new minus old, flat, shape `[layout.size]`, float32.
+        examples: training rows behind it; the weight in an average.
+        steps: local gradient steps taken.
+        metrics: local scalars, already averaged over the client's rows.
+        extras: further flat vectors by name (a control variate's change, for one).
+    """
+
+    client: int
+    delta: Tensor
+    examples: int
+    steps: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
