@@ -1,0 +1,1 @@
+"""Bytes on the wire: framing and codecs. Never pickle."""

@@ -1,0 +1,161 @@
+"""One message: a magic, a version, a JSON header and raw little-endian arrays.
+
+Layout of a frame, in bytes::
+
+    0   4  magic "ARCH"
+    4   2  version
+    6   2  reserved, zero
+    8   4  length of the header, padded so that arrays start at a multiple of 64
+    12  …  header: UTF-8 JSON {"kind", "fields", "arrays": [[dtype, shape], …]}, then spaces
+    …   …  the arrays, each padded to a multiple of 64
+
+Nothing in it can name a class or run code. A receiver states the largest frame that it accepts and
+checks every length before it looks at a byte behind it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from struct import Struct
+from typing import Any
+
+import numpy as np
+
+from archipelago.core.errors import UpdateRefused
+
+__all__ = ["LIMIT", "Frame", "join", "length", "pack", "unpack"]
+
+MAGIC = b"ARCH"
+VERSION = 1
+LIMIT = 1 << 30
+"""Largest frame accepted by default, bytes."""
+
+_ALIGN = 64
+_HEAD = Struct("<4sHHI")
+_DTYPES = {"f4": 4, "f2": 2, "i1": 1, "u1": 1, "i4": 4, "i8": 8, "f8": 8}
+
+Part = bytes | memoryview | np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A received message.
+
+    Attributes:
+        kind: what it is, e.g. "update".
+        fields: plain JSON values.
+        arrays: read-only views into the received bytes; copy what must outlive them.
+    """
+
+    kind: str
+    fields: Mapping[str, Any]
+    arrays: tuple[np.ndarray, ...]
+
+
+def pack(
+    kind: str, fields: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()
+) -> list[bytes | memoryview]:
+    """Return the frame as a list of pieces, so that nobody copies the arrays to send them.
+
+    Args:
+        kind: what the message is.
+        fields: JSON values; NaN is allowed and arrives as NaN.
+        arrays: C-contiguous arrays of float, int or byte types.
+    """
+    described = [[_name(array), list(array.shape)] for array in arrays]
+    header = json.dumps({"kind": kind, "fields": fields, "arrays": described}).encode()
+    padded = _padded(_HEAD.size + len(header))
+    pieces: list[bytes | memoryview] = [
+        _HEAD.pack(MAGIC, VERSION, 0, padded - _HEAD.size)
+        + header
+        + b" " * (padded - _HEAD.size - len(header))
+    ]
+    for array in arrays:
+        raw = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+        pieces.append(raw)
+        if gap := _padded(raw.nbytes) - raw.nbytes:
+            pieces.append(b"\0" * gap)
+    return pieces
+
+
+def length(pieces: Sequence[Part]) -> int:
+    """Return the bytes that would travel."""
+    return sum(memoryview(piece).nbytes for piece in pieces)
+
+
+def join(pieces: Sequence[Part]) -> bytes:
+    """Return the frame in one piece."""
+    return b"".join(memoryview(piece).cast("B") for piece in pieces)
+
+
+def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
+    """Read a frame without copying its arrays.
+
+    Raises:
+        UpdateRefused: longer than `limit`, cut short, of another version, or malformed.
+    """
+    view = memoryview(data).cast("B")
+    if view.nbytes > limit:
+        raise UpdateRefused(
+            "a frame is larger than this receiver accepts",
+            got=f"{view.nbytes} bytes, limit {limit}",
+            fix="raise the limit only if the model is that large",
+        )
+    if view.nbytes < _HEAD.size:
+        raise UpdateRefused("a frame is cut short", got=f"{view.nbytes} bytes")
+    magic, version, _, head = _HEAD.unpack(view[: _HEAD.size])
+    if magic != MAGIC:
+        raise UpdateRefused("not an Archipelago frame", got=bytes(magic))
+    if version != VERSION:
+        raise UpdateRefused(
+            "a frame of another version",
+            got=version,
+            fix=f"both sides must speak version {VERSION}: install the same release",
+        )
+    start = _HEAD.size + head
+    if start > view.nbytes:
+        raise UpdateRefused("a frame is cut short", got=f"{view.nbytes} of {start} bytes")
+    kind, fields, described = _header(bytes(view[_HEAD.size : start]))
+    arrays: list[np.ndarray] = []
+    for dtype, shape in described:
+        size = prod(shape) * _DTYPES[dtype]
+        if start + size > view.nbytes:
+            raise UpdateRefused(
+                "a frame is cut short", got=f"{view.nbytes} of {start + size} bytes"
+            )
+        array = np.frombuffer(view[start : start + size], dtype=f"<{dtype}").reshape(shape)
+        array.flags.writeable = False
+        arrays.append(array)
+        start += _padded(size)
+    if start != view.nbytes:
+        raise UpdateRefused("bytes behind the end of a frame", got=view.nbytes - start)
+    return Frame(kind, fields, tuple(arrays))
+
+
+def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:
+    try:
+        header = json.loads(raw)
+        kind, fields = header["kind"], header["fields"]
+        described = [(str(dtype), tuple(shape)) for dtype, shape in header["arrays"]]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UpdateRefused("a frame's header cannot be read", got=str(error)[:80]) from None
+    sizes = [size for _, shape in described for size in shape]
+    whole = all(isinstance(size, int) and 0 <= size < 1 << 40 for size in sizes)
+    if not (isinstance(kind, str) and isinstance(fields, dict) and whole):
+        raise UpdateRefused("a frame's header has values of the wrong type", got=raw[:80])
+    for dtype, _ in described:
+        if dtype not in _DTYPES:
+            raise UpdateRefused("a frame holds an array of a type not allowed", got=dtype)
+    return kind, fields, described
+
+
+def _name(array: np.ndarray) -> str:
+    name = array.dtype.str.lstrip("<|=")
+    if name not in _DTYPES:
+        raise UpdateRefused("an array of this type cannot be framed", got=array.dtype)
+    return name
+
+
+def _padded(size: int) -> int:
+    return -(-size // _ALIGN) * _ALIGN
