@@ -1,0 +1,1 @@
+"""What may be built: choices, network graphs and their exact costs. Never imports torch."""
