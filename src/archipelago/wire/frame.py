@@ -72,7 +72,7 @@ def pack(
         + b" " * (padded - _HEAD.size - len(header))
     ]
     for array in arrays:
-        raw = memoryview(np.ascontiguousarray(array)).cast("B") if array.size else memoryview(b"")
+        raw = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
         pieces.append(raw)
         if gap := _padded(raw.nbytes) - raw.nbytes:
             pieces.append(b"\0" * gap)
@@ -81,12 +81,12 @@ def pack(
 
 def length(pieces: Sequence[Part]) -> int:
     """Return the bytes that would travel."""
-    return sum(memoryview(piece).nbytes for piece in pieces)
+    return sum(_bytes(piece).nbytes for piece in pieces)
 
 
 def join(pieces: Sequence[Part]) -> bytes:
     """Return the frame in one piece."""
-    return b"".join(memoryview(piece).cast("B") for piece in pieces)
+    return b"".join(_bytes(piece) for piece in pieces)
 
 
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
@@ -131,6 +131,10 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
     if start != view.nbytes:
         raise UpdateRefused("bytes behind the end of a frame", got=view.nbytes - start)
     return Frame(kind, fields, tuple(arrays))
+
+
+def _bytes(piece: Part) -> memoryview:
+    return piece.data.cast("B") if isinstance(piece, np.ndarray) else memoryview(piece).cast("B")
 
 
 def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:
