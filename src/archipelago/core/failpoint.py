@@ -1,0 +1,28 @@
+"""Named instants at which a test may have the process killed, as a power cut would."""
+
+import os
+import signal
+from collections import Counter
+from typing import Final
+
+__all__ = ["VARIABLE", "failpoint"]
+
+VARIABLE: Final = "ARCHIPELAGO_FAILPOINT"
+
+# How often each armed name was passed. Filled only while a test has set the variable.
+_hits: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Kill this process with SIGKILL where `ARCHIPELAGO_FAILPOINT` is `name:count` and this is
+    the `count`-th time (from 1) that `name` is passed; otherwise do nothing, in a microsecond.
+    """
+    wanted = os.environ.get(VARIABLE)
+    if wanted is None:
+        return
+    target, _, count = wanted.rpartition(":")
+    if target != name:
+        return
+    _hits[name] += 1
+    if _hits[name] == int(count):
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,434 @@
+"""The journal of a run: a commit is all or nothing, and nothing else is ever seen."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from archipelago.core.errors import JournalError
+from archipelago.core.failpoint import failpoint
+from archipelago.core.meter import COLUMNS, MeterRow
+from archipelago.core.trial import Outcome
+from archipelago.journal import queries
+from archipelago.journal.best import replace_best
+from archipelago.journal.blobs import Blobs
+from archipelago.journal.files import Buffer, guarded, write_atomic
+from archipelago.journal.identity import identity
+from archipelago.journal.lock import Lock
+from archipelago.journal.queries import Point, PointLike
+from archipelago.journal.registry import Client, Registry
+from archipelago.journal.schema import DATABASE, HISTORY, build, connect, pack
+
+__all__ = ["Commit", "Journal"]
+
+_METER_ROW = attrgetter(*COLUMNS)
+_INSERT_METER = f"INSERT INTO meter VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One transaction of the past.
+
+    Attributes:
+        number: counts up from 1.
+        kind: the caller's word for it.
+        state: what to resume from; None for a light commit, or a full one that was collected.
+        blobs: digests by name; empty where there is no state.
+    """
+
+    number: int
+    kind: str
+    state: Any = None
+    blobs: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def full(self) -> bool:
+        """Whether the run can be resumed from here."""
+        return self.state is not None
+
+
+class Journal:
+    """One run's directory: `journal.sqlite`, `blobs/`, `best/`. Made by `create` or `open`.
+
+    A *full* commit carries a state and names the blobs that it needs; a *light* one only adds
+    rows. To resume: `journal.rollback(journal.last(full=True).number)`, then compute the same
+    rounds again; they get the same numbers and the same rows.
+
+    Example:
+        >>> import tempfile
+        >>> with Journal.create(Path(tempfile.mkdtemp()) / "run", meta={"name": "x"}) as journal:
+        ...     weights = journal.put(b"1234")
+        ...     number = journal.commit("round", {"round": 1}, blobs={"weights": weights})
+        ...     bytes(journal.get(journal.last().blobs["weights"]))
+        b'1234'
+    """
+
+    def __init__(self, directory: Path, connection: sqlite3.Connection, lock: Lock | None) -> None:
+        self.directory = directory
+        self._connection = connection
+        self._lock = lock
+        self._blobs = Blobs(directory)
+        self._fresh: set[str] = set()  # put, not yet named by a commit: collection spares them
+
+    @classmethod
+    def create(cls, directory: str | Path, *, meta: Mapping[str, Any]) -> Self:
+        """Start a run in `directory`, which is made where it is missing.
+
+        Raises:
+            JournalError: a run is there already, or another process is starting one.
+        """
+        directory = Path(directory)
+        with guarded(directory, directory):
+            directory.mkdir(parents=True, exist_ok=True)
+            lock = None if (directory / DATABASE).exists() else Lock(directory / "lock")
+            if lock is None or (directory / DATABASE).exists():
+                if lock is not None:
+                    lock.release()
+                raise JournalError(
+                    "there is a run in this directory already",
+                    where=str(directory),
+                    fix=f"`archipelago resume {directory}` goes on with it; "
+                    "or choose another directory",
+                )
+            try:
+                (directory / "blobs").mkdir(exist_ok=True)
+                build(directory, meta)
+                return cls(directory, connect(directory, write=True), lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    @classmethod
+    def open(cls, directory: str | Path, *, write: bool) -> Self:
+        """Open a run: to go on with it, under its lock, or to read, even while it is running.
+
+        Raises:
+            JournalError: no run, a damaged one, a newer version's, or one locked by a live run.
+        """
+        directory = Path(directory)
+        path = directory / DATABASE
+        with guarded(directory, path):
+            lock = Lock(directory / "lock") if write and path.is_file() else None
+            try:
+                return cls(directory, connect(directory, write=write), lock)
+            except BaseException:
+                if lock is not None:
+                    lock.release()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and let the next writer in. Twice is once."""
+        self._connection.close()
+        if self._lock is not None:
+            self._lock.release()
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Replace the file `name` of the run's directory in one rename."""
+        path = self.directory / name
+        with guarded(self.directory, path):
+            write_atomic(path, [text.encode()])
+        return path
+
+    def put(self, *buffers: Buffer) -> str:
+        """Store the concatenation of `buffers` (C-contiguous); return the digest that names it.
+
+        It may be deleted again unless the next commit names or pins it.
+        """
+        digest = self._blobs.put(*buffers)
+        self._fresh.add(digest)
+        return digest
+
+    def get(self, digest: str) -> memoryview:
+        """Return a blob, verified, in memory of its own that may be written to.
+
+        Raises:
+            JournalError: the file is missing or corrupt; the text names it and the way back.
+        """
+        return self._blobs.get(digest)
+
+    def commit(
+        self,
+        kind: str,
+        state: Any = None,
+        *,
+        blobs: Mapping[str, str] | None = None,
+        pins: Mapping[str, str | None] | None = None,
+        meter: Iterable[MeterRow] = (),
+        outcomes: Iterable[Outcome] = (),
+        curves: Iterable[PointLike] = (),
+        events: Iterable[tuple[str, Any]] = (),
+    ) -> int:
+        """Add everything given in one transaction, durable on return.
+
+        Args:
+            kind: the caller's word for this step.
+            state: JSON data to resume from; None makes a light commit.
+            blobs: what the state needs, by name; old digests may be named again.
+            pins: blobs to keep for good, by name (finished networks); None lets one go.
+            meter: the costs since the last commit.
+            outcomes: proposals whose score is now known.
+            curves: `(branch, round, metric, value)`, and a phase where it is not `search`.
+            events: `(kind, JSON data)`.
+
+        Returns:
+            The commit's number; the first is 1.
+
+        Raises:
+            JournalError: the disk is full or a blob is missing; nothing was added.
+        """
+        blobs, pins = blobs or {}, pins or {}
+        if blobs and state is None:
+            raise JournalError("a commit without a state cannot name blobs", got=sorted(blobs))
+        self._check_stored([*blobs.values(), *(d for d in pins.values() if d is not None)])
+        self._blobs.settle()
+        failpoint("blob-without-row")
+        now = time.time()
+        with self._transaction() as run:
+            number = run.execute("SELECT coalesce(max(number), 0) + 1 FROM commits").fetchone()[0]
+            text = None if state is None else pack(state)
+            run.execute("INSERT INTO commits VALUES (?, ?, ?, ?)", (number, kind, text, now))
+            rows = [(number, *item) for item in blobs.items()]
+            run.executemany("INSERT INTO commit_blobs VALUES (?, ?, ?)", rows)
+            rows = [(number, *item) for item in pins.items()]
+            run.executemany("INSERT INTO pins VALUES (?, ?, ?)", rows)
+            run.executemany(_INSERT_METER, ((number, *_METER_ROW(row)) for row in meter))
+            run.executemany(
+                "INSERT INTO outcomes VALUES (?, ?, ?, ?, ?)",
+                ((number, o.number, o.status, o.score, pack(o.to_json())) for o in outcomes),
+            )
+            points = (
+                (number, *point, "search")[:6] for point in curves
+            )  # the phase, where left out
+            run.executemany("INSERT INTO curves VALUES (?, ?, ?, ?, ?, ?)", points)
+            rows = [(number, name, pack(data), now) for name, data in events]
+            run.executemany("INSERT INTO events VALUES (?, ?, ?, ?)", rows)
+            failpoint("row-uncommitted")
+        failpoint("after-row")
+        self._fresh.clear()
+        return number
+
+    def note(self, kind: str, data: Any = None) -> None:
+        """Add an event of the process, not of the search (started, resumed, stopped).
+
+        It survives `rollback` and is no part of the run's identity.
+        """
+        with self._transaction() as run:
+            run.execute("INSERT INTO notes VALUES (?, ?, ?)", (kind, pack(data), time.time()))
+
+    def rollback(self, number: int) -> None:
+        """Forget every commit after `number`, with all its rows.
+
+        Args:
+            number: a full commit, or 0 for the very beginning.
+
+        Raises:
+            JournalError: `number` holds no state to resume from.
+        """
+        with self._transaction() as run:
+            query = "SELECT number FROM commits WHERE state IS NOT NULL ORDER BY number"
+            full = [row[0] for row in run.execute(query)]
+            if number not in (0, *full):
+                raise JournalError(
+                    "this commit cannot be gone back to: its state was not kept",
+                    got=number,
+                    where=str(self.directory),
+                    fix=f"choose one of {', '.join(map(str, full)) or 0}",
+                )
+            for table in HISTORY:
+                run.execute(f"DELETE FROM {table} WHERE number > ?", (number,))  # noqa: S608
+
+    def collect(self, keep: Iterable[str] = ()) -> int:
+        """Forget the states before the last two full commits; delete blobs nobody needs.
+
+        Kept: what the last two full commits name, what is pinned now or was at the earlier of
+        the two, what was put since the last commit, and `keep`.
+
+        Returns:
+            Bytes freed.
+        """
+        with self._transaction() as run:
+            full = "SELECT number FROM commits WHERE state IS NOT NULL ORDER BY number DESC"
+            oldest = min((row[0] for row in run.execute(f"{full} LIMIT 2")), default=0)
+            run.execute(
+                "UPDATE commits SET state = NULL WHERE state IS NOT NULL AND number < ?", (oldest,)
+            )
+            run.execute("DELETE FROM commit_blobs WHERE number < ?", (oldest,))
+        named = self._connection.execute("SELECT digest FROM commit_blobs")
+        pinned = self._connection.execute(
+            "SELECT digest FROM pins AS p WHERE digest IS NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM pins WHERE name = p.name AND number > p.number AND number <= ?)",
+            (oldest,),
+        )
+        needed = {row[0] for row in (*named, *pinned)}
+        return self._blobs.sweep(needed | self._fresh | set(keep))
+
+    def best(self, files: Mapping[str, Buffer]) -> Path:
+        """Replace the folder `best/` by one that holds `files`, in one rename.
+
+        See `journal.best`. Call it after the commit that found them.
+        """
+        return replace_best(self.directory, files)
+
+    def register(self, clients: Iterable[Client]) -> None:
+        """Replace the registry of clients, all or nothing, reading them one by one."""
+        with self._transaction() as run:
+            run.execute("DELETE FROM clients")
+            run.executemany("INSERT INTO clients VALUES (?, ?, ?, ?)", clients)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What `create` was given."""
+        rows = self._all("SELECT key, value FROM meta ORDER BY key")
+        return {key: json.loads(value) for key, value in rows}
+
+    @property
+    def registry(self) -> Registry:
+        """The clients of the run; `register` fills it."""
+        return Registry(self._connection)
+
+    def last(self, *, full: bool = False) -> Commit | None:
+        """Return the newest commit (with a state, where `full`), or None."""
+        clause = "WHERE state IS NOT NULL" if full else ""
+        return self._nth(clause, 0)
+
+    def previous(self) -> Commit | None:
+        """Return the full commit before `last(full=True)`, or None."""
+        return self._nth("WHERE state IS NOT NULL", 1)
+
+    def commits(self) -> list[Commit]:
+        """Return every commit, oldest first, without states and blobs."""
+        return [
+            Commit(number=n, kind=k)
+            for n, k in self._all("SELECT number, kind FROM commits ORDER BY number")
+        ]
+
+    def pins(self) -> dict[str, str]:
+        """Return the digests that are pinned now, by name."""
+        rows = self._all("SELECT name, digest FROM pins ORDER BY number")
+        return {name: digest for name, digest in dict(rows).items() if digest is not None}
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Yield the outcomes in the order in which they were committed."""
+        return self._guard(queries.outcomes(self._connection))
+
+    def meter(
+        self,
+        *,
+        phase: str | None = None,
+        round: int | None = None,
+        branch: int | None = None,
+        client: int | None = None,
+        kind: str | None = None,
+    ) -> Iterator[MeterRow]:
+        """Yield the meter's rows that match, in the order in which they were committed."""
+        rows = queries.meter(
+            self._connection, phase=phase, round=round, branch=branch, client=client, kind=kind
+        )
+        return self._guard(rows)
+
+    def curves(self, phase: str | None = None) -> Iterator[Point]:
+        """Yield the points of the learning curves in the order in which they were committed."""
+        return self._guard(queries.curves(self._connection, phase))
+
+    def events(self, kind: str | None = None) -> Iterator[tuple[str, Any, float]]:
+        """Yield `(kind, data, unix time)` of events and notes, oldest first."""
+        return self._guard(queries.events(self._connection, kind))
+
+    def standing(self) -> tuple[float | None, int]:
+        """Return the best score (higher is better; None without one) and the outcomes so far."""
+        with guarded(self.directory, self._path):
+            return queries.standing(self._connection)
+
+    def cost(self, phase: str | None = None, *, branch: int | None = None) -> dict[str, float]:
+        """Return the sums of the meter's additive columns, refused work included."""
+        with guarded(self.directory, self._path):
+            return queries.cost(self._connection, phase=phase, branch=branch)
+
+    def cost_per_client(self, phase: str | None = None) -> dict[int, dict[str, float]]:
+        """Return the sums for every client that worked."""
+        rows = self._guard(queries.cost_per(self._connection, "client", phase=phase))
+        return {client: sums for (client,), sums in rows}
+
+    def cost_per_round(self, phase: str | None = None) -> dict[tuple[str, int], dict[str, float]]:
+        """Return the sums for every `(phase, round)`."""
+        rows = self._guard(queries.cost_per(self._connection, "phase, round", phase=phase))
+        return {(name, turn): sums for (name, turn), sums in rows}
+
+    def digest(self) -> str:
+        """Return the run's identity: equal for a resumed and an uninterrupted run.
+
+        See `journal.identity` for what it leaves out. It covers the tensors of the last full
+        commit: end a run with one.
+        """
+        with guarded(self.directory, self._path):
+            return identity(self._connection)
+
+    # -- inside --------------------------------------------------------------------------------
+
+    @property
+    def _path(self) -> Path:
+        return self.directory / DATABASE
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside is written, or nothing."""
+        if self._lock is None:
+            raise JournalError(
+                "opened for reading only", where=str(self.directory), fix="open with write=True"
+            )
+        with guarded(self.directory, self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:  # SQLite has rolled back where the disk failed
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _guard(self, rows: Iterator[_Row]) -> Iterator[_Row]:
+        with guarded(self.directory, self._path):
+            yield from rows
+
+    def _all(self, query: str) -> Sequence[Any]:
+        with guarded(self.directory, self._path):
+            return self._connection.execute(query).fetchall()
+
+    def _nth(self, clause: str, skip: int) -> Commit | None:
+        query = f"SELECT number, kind, state FROM commits {clause} ORDER BY number DESC LIMIT 1 "  # noqa: S608
+        rows = self._all(f"{query} OFFSET {skip}")
+        if not rows:
+            return None
+        number, kind, state = rows[0]
+        blobs = self._all(f"SELECT name, digest FROM commit_blobs WHERE number = {number}")  # noqa: S608
+        return Commit(
+            number=number,
+            kind=kind,
+            state=None if state is None else json.loads(state),
+            blobs=dict(blobs),
+        )
+
+    def _check_stored(self, digests: Iterable[str]) -> None:
+        for digest in digests:
+            if not self._blobs.path(digest).is_file():
+                raise JournalError(
+                    "a commit names a blob that was never put, or was collected",
+                    got=digest,
+                    where=str(self.directory),
+                )

@@ -1,0 +1,363 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from math import inf, isnan, nan
+from pathlib import Path
+
+import pytest
+
+from archipelago.core.errors import JournalError
+from archipelago.core.failpoint import VARIABLE
+from archipelago.core.meter import MeterRow, totals
+from archipelago.core.trial import Outcome
+from archipelago.journal.fitness import fitness
+from archipelago.journal.journal import Journal
+from archipelago.journal.registry import Client
+from archipelago.journal.runs import FINISHED, runs
+
+SCRIPT = Path(__file__).with_name("journal_script.py")
+ENVIRONMENT = {k: v for k, v in os.environ.items() if k != VARIABLE}
+
+
+def row(turn, client=0, **changes):
+    values = {"phase": "search", "round": turn, "branch": 1, "client": client, "kind": "fit"}
+    costs = {"examples": 50, "bytes_down": 10, "bytes_up": 7, "macs": 2**40, "seconds": 0.1}
+    return MeterRow(**{**values, **costs, **changes})
+
+
+@pytest.fixture
+def journal(tmp_path):
+    with Journal.create(tmp_path / "run", meta={"name": "x"}) as journal:
+        yield journal
+
+
+def blobs(journal):
+    return sorted(path.name for path in (journal.directory / "blobs").rglob("*") if path.is_file())
+
+
+def test_a_commit_comes_back_as_it_went_in(journal):
+    digest = journal.put(b"12", memoryview(b"34"))
+    scored = Outcome(number=3, arch={"k": 5}, score=0.5, metrics={"loss": nan})
+    failed = Outcome(number=4, arch={}, score=-inf, status="failed", reason="NaN loss")
+    rows = [row(0), row(0, client=1, note="late")]
+    number = journal.commit(
+        "round",
+        {"at": [1, None]},
+        blobs={"w": digest},
+        meter=rows,
+        outcomes=[scored, failed],
+        curves=[(3, 0, "loss", nan), (3, 0, "accuracy", 0.25, "final")],
+        events=[("drop", {"branch": 4})],
+    )
+    light = journal.commit("light")
+    journal.note("stopped")
+    journal.close()
+    with Journal.open(journal.directory, write=False) as reader:
+        assert (number, light) == (1, 2)
+        assert reader.meta == {"name": "x"}
+        last = reader.last(full=True)
+        assert last is not None
+        assert (last.number, last.kind, last.state) == (1, "round", {"at": [1, None]})
+        assert bytes(reader.get(last.blobs["w"])) == b"1234"
+        assert [c.kind for c in reader.commits()] == ["round", "light"]
+        assert not getattr(reader.last(), "full", True)
+        assert reader.previous() is None
+        assert list(reader.meter()) == rows
+        assert list(reader.meter(client=1)) == rows[1:]
+        first, second = reader.outcomes()
+        assert isnan(first.metrics["loss"])
+        assert second == failed
+        assert reader.standing() == (0.5, 2)
+        assert isnan(next(reader.curves()).value)
+        assert [p.metric for p in reader.curves("final")] == ["accuracy"]
+        assert [(k, d) for k, d, _ in reader.events()] == [
+            ("drop", {"branch": 4}),
+            ("stopped", None),
+        ]
+        assert [k for k, _, _ in reader.events("drop")] == ["drop"]
+        with pytest.raises(JournalError, match="reading only"):
+            reader.commit("x")
+
+
+def test_costs_are_sums_over_rows(journal):
+    rows = [row(t, c, phase=p) for t in range(3) for c in range(4) for p in ("search", "final")]
+    journal.commit("a", meter=rows)
+    assert journal.cost() == totals(rows)
+    assert journal.cost("final") == totals(rows[1::2])
+    assert journal.cost(branch=9)["examples"] == 0
+    assert journal.cost_per_client()[2] == totals(r for r in rows if r.client == 2)
+    assert journal.cost_per_round("final")["final", 1] == totals(
+        r for r in rows[1::2] if r.round == 1
+    )
+
+
+def test_rolling_back_takes_every_later_row_along(journal):
+    def step(turn):
+        digest = journal.put(b"%d" % turn)
+        journal.commit(
+            "round",
+            {"turn": turn} if turn % 2 == 0 else None,
+            blobs={"w": digest} if turn % 2 == 0 else {},
+            pins={"best": digest},
+            meter=[row(turn)],
+            outcomes=[Outcome(number=turn, arch={}, score=turn)],
+            curves=[(0, turn, "m", 0.5)],
+            events=[("e", {"seconds": time.time()})],
+        )
+
+    for turn in range(6):
+        step(turn)
+    before, last = journal.digest(), journal.last(full=True)
+    assert last.number == 5
+    journal.rollback(journal.previous().number)
+    assert journal.digest() != before
+    assert [o.number for o in journal.outcomes()] == [0, 1, 2]
+    assert journal.cost()["examples"] == 150
+    assert bytes(journal.get(journal.pins()["best"])) == b"2"
+    for turn in (3, 4, 5):
+        step(turn)
+    assert journal.digest() == before
+    with pytest.raises(JournalError, match="choose one of 1, 3, 5"):
+        journal.rollback(4)
+    journal.rollback(0)
+    assert journal.last() is None
+
+
+def test_identity_ignores_clocks_and_how_often_states_were_written(tmp_path):
+    digests = []
+    for index, every in enumerate((1, 2)):
+        meta = {"name": "x", "created": time.time(), "versions": {"torch": "2"}}
+        with Journal.create(tmp_path / str(index), meta=meta) as journal:
+            for turn in range(1, 5):
+                digest = journal.put(b"%d" % turn)
+                full = turn % every == 0
+                journal.commit(
+                    "round",
+                    {"t": turn, "seconds": time.time()} if full else None,
+                    blobs={"w": digest} if full else {},
+                    meter=[row(turn, seconds=time.time())],
+                )
+                if index:
+                    journal.collect()
+            journal.note("resumed")
+            digests.append(journal.digest())
+            journal.commit("more", meter=[row(9)])
+            assert journal.digest() != digests[-1]
+    assert digests[0] == digests[1]
+
+
+def test_collecting_keeps_two_commits_pins_and_what_is_fresh(journal):
+    names = []
+    for turn in range(5):
+        names.append(journal.put(b"%d" % turn * 100))
+        pins = {0: {"net": names[0]}, 3: {"net": names[-1]}}.get(turn, {})
+        journal.commit("round", {"t": turn}, blobs={"w": names[-1]}, pins=pins)
+    fresh, kept = journal.put(b"fresh"), journal.put(b"kept")
+    # 0 was pinned until commit 4, which is where `previous` stands: released from there on
+    freed = journal.collect()
+    assert freed == 300
+    assert blobs(journal) == sorted([*names[3:], fresh, kept])
+    journal.commit("light", pins={"net": None})
+    journal.collect(keep=[kept])
+    assert blobs(journal) == sorted([*names[3:], kept])
+    assert [c.number for c in (journal.previous(), journal.last(full=True))] == [4, 5]
+    with pytest.raises(JournalError, match="never put, or was collected"):
+        journal.commit("round", {}, blobs={"w": names[0]})
+
+
+def test_sixteen_branches_over_many_rounds_stay_bounded(journal):
+    most = 0
+    for turn in range(20):
+        named = {str(b): journal.put(bytes([turn, b]) * 3000) for b in range(16)}
+        journal.commit("round", {"t": turn}, blobs=named)
+        most = max(most, len(blobs(journal)))
+        journal.collect()
+    assert most <= 48
+    assert len(blobs(journal)) == 32
+
+
+def test_a_corrupt_tensor_is_named_with_the_way_back_and_mended_by_recomputing(journal):
+    digest = journal.put(b"good" * 100)
+    path = journal.directory / "blobs" / digest[:2] / digest
+    path.write_bytes(b"evil" * 100)
+    with pytest.raises(JournalError, match="corrupt") as caught:
+        journal.get(digest)
+    assert str(path) in str(caught.value)
+    assert f"archipelago resume {journal.directory} --previous" in str(caught.value)
+    assert journal.put(b"good" * 100) == digest
+    assert bytes(journal.get(digest)) == b"good" * 100
+    path.unlink()
+    with pytest.raises(JournalError, match="missing"):
+        journal.get(digest)
+
+
+def test_best_is_replaced_whole(journal):
+    for turn in range(3):
+        link = journal.best({"arch.json": b"%d" % turn, "weights.safetensors": b"w%d" % turn})
+        assert (link / "arch.json").read_bytes() == b"%d" % turn
+    assert [p.name for p in journal.directory.glob("best*")].count("best") == 1
+    assert len(list(journal.directory.glob("best*"))) == 2
+
+
+def test_a_run_that_exists_is_refused_with_the_command_to_resume(journal):
+    with pytest.raises(JournalError, match=f"archipelago resume {journal.directory}"):
+        Journal.create(journal.directory, meta={})
+
+
+def test_a_run_that_is_live_is_locked_for_writers_only(journal):
+    with pytest.raises(JournalError, match=f"locked by live run pid {os.getpid()}"):
+        Journal.open(journal.directory, write=True)
+    with Journal.open(journal.directory, write=False) as reader:
+        journal.commit("round", {})
+        assert [c.number for c in reader.commits()] == [1]
+    journal.close()
+    journal.close()
+    Journal.open(journal.directory, write=True).close()
+
+
+def test_what_is_no_journal_is_refused_clearly(journal, tmp_path):
+    with pytest.raises(JournalError, match="not a run"):
+        Journal.open(tmp_path / "nowhere", write=True)
+    assert not (tmp_path / "nowhere").exists()
+    journal._connection.execute("PRAGMA user_version = 99")
+    journal.close()
+    with pytest.raises(JournalError, match="newer version"):
+        Journal.open(journal.directory, write=True)
+    (journal.directory / "journal.sqlite").write_bytes(b"")
+    with pytest.raises(JournalError, match="not a journal of Archipelago"):
+        Journal.open(journal.directory, write=False)
+
+
+@pytest.mark.parametrize("at", [0, 200, 3000])
+def test_a_damaged_database_is_said_to_be_damaged(journal, at):
+    for turn in range(50):
+        journal.commit("round", {"t": turn}, meter=[row(turn)] * 20)
+    journal.close()
+    path = journal.directory / "journal.sqlite"
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + b"\xff" * (len(data) // 2) + data[at + len(data) // 2 :])
+    with pytest.raises(JournalError, match="journal is damaged"):
+        Journal.open(journal.directory, write=True)
+
+
+def test_an_interrupted_step_leaves_nothing(journal):
+    def broken():
+        yield row(0)
+        raise ValueError("from the caller")
+
+    with pytest.raises(ValueError, match="caller"):
+        journal.commit("round", {}, meter=broken())
+    assert journal.last() is None
+    assert journal.cost()["examples"] == 0
+    with pytest.raises(JournalError, match="without a state"):
+        journal.commit("round", blobs={"w": "x"})
+
+
+def test_write_text_replaces_a_file(journal):
+    journal.write_text("run.toml", "a")
+    assert journal.write_text("run.toml", "b").read_text() == "b"
+    with pytest.raises(JournalError, match="cannot be read or written"):
+        journal.write_text("no/such/folder", "x")
+
+
+def test_a_million_clients_are_looked_up_by_id(journal):
+    count = 1_000_000
+    journal.register(Client(i, f"client-{i}", i % 7) for i in range(count))
+    assert len(journal.registry) == count
+    assert journal.registry.rows == sum(i % 7 for i in range(count))
+    ids = list(range(999_999, 0, -997))
+    assert [c.id for c in journal.registry.get(ids)] == ids
+    assert next(iter(journal.registry)) == Client(0, "client-0", 0, -1)
+    with pytest.raises(KeyError):
+        journal.registry.get([count])
+
+
+def test_fifty_rows_cost_less_than_a_millisecond(journal):
+    journal._connection.execute("PRAGMA synchronous = OFF")
+    rows = [row(0, client=c) for c in range(50)]
+    best = inf
+    for turn in range(30):
+        start = time.perf_counter()
+        journal.commit("round", None, meter=rows, curves=[(0, turn, "accuracy", 0.5)])
+        best = min(best, time.perf_counter() - start)
+    assert best < 1e-3
+
+
+def test_runs_are_listed_even_where_one_is_broken(tmp_path):
+    for name, kind in (("a", "round"), ("b", FINISHED)):
+        with Journal.create(tmp_path / name, meta={"name": name.upper()}) as journal:
+            journal.commit(
+                kind, {}, meter=[row(0)], outcomes=[Outcome(number=0, arch={}, score=0.5)]
+            )
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "journal.sqlite").write_bytes(b"nonsense" * 200)
+    with Journal.open(tmp_path / "a", write=True):
+        a, b, c = runs(tmp_path)
+    assert (a.name, a.status, a.best, a.trials, a.bytes) == ("A", "running", 0.5, 1, 17)
+    assert b.status == "finished"
+    assert (c.status, "damaged" in c.reason) == ("unreadable", True)
+    assert runs(tmp_path / "a")[0].status == "stopped"
+
+
+def test_a_local_disk_is_fit(tmp_path):
+    assert [f.detail for f in fitness(tmp_path)[:4]] == ["works"] * 4
+    assert list(tmp_path.iterdir()) == []
+    assert not fitness(tmp_path / "nowhere")[0].good
+
+
+def script(directory, *arguments, **environment):
+    command = [sys.executable, str(SCRIPT), str(directory), *arguments]
+    done = subprocess.run(
+        command, env={**ENVIRONMENT, **environment}, capture_output=True, text=True, timeout=60
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    code, text = script(tmp_path_factory.mktemp("whole") / "run")
+    assert code == 0, text
+    return text
+
+
+POINTS = ("before-blob", "blob-without-row", "row-uncommitted", "after-row", "best-before")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("point", [*POINTS, "best-after"])
+def test_killed_at_any_point_the_journal_is_old_or_new_and_the_end_is_the_same(
+    point, count, tmp_path, uninterrupted
+):
+    code, text = script(tmp_path / "run", **{VARIABLE: f"{point}:{count}"})
+    assert code == -signal.SIGKILL, text
+    with Journal.open(tmp_path / "run", write=False) as journal:
+        last = journal.last()
+        turns = last.number if last else 0
+        assert [r.round for r in journal.meter()] == list(range(1, turns + 1))
+        assert [o.number for o in journal.outcomes()] == list(range(1, turns + 1))
+        full = journal.last(full=True)
+        if full is not None:
+            assert full.state == {"turn": full.number}
+            assert bytes(journal.get(full.blobs["w"])) == b"weights %d" % full.number * 50
+        best = journal.directory / "best"
+        if best.exists():
+            arch = json.loads((best / "arch.json").read_bytes())
+            assert (best / "weights").read_bytes() == b"weights %d" % arch
+    code, text = script(tmp_path / "run")
+    assert (code, text) == (0, uninterrupted)
+
+
+@pytest.mark.parametrize("limit", [12_000, 90_000, 200_000])
+def test_a_full_disk_stops_with_advice_and_loses_nothing(limit, tmp_path, uninterrupted):
+    code, text = script(tmp_path / "run", f"--limit={limit}")
+    if "JournalError" in text:
+        assert "nothing committed so far is lost" in text
+        assert f"archipelago resume {tmp_path / 'run'}" in text
+    else:
+        assert code == 0, text
+    assert limit > 12_000 or "JournalError" in text
+    code, text = script(tmp_path / "run")
+    assert (code, text) == (0, uninterrupted)
