@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -361,3 +362,58 @@ def test_a_full_disk_stops_with_advice_and_loses_nothing(limit, tmp_path, uninte
     assert limit > 12_000 or "JournalError" in text
     code, text = script(tmp_path / "run")
     assert (code, text) == (0, uninterrupted)
+
+
+def test_a_tensor_that_does_not_fit_leaves_no_half_file(tmp_path):
+    code = """if True:
+        import resource, sys
+        from archipelago.core.errors import JournalError
+        from archipelago.journal.journal import Journal
+        with Journal.create(sys.argv[1], meta={}) as journal:
+            old = journal.put(b"old")
+            journal.commit("round", {"t": 1}, blobs={"w": old})
+            journal.best({"arch.json": b"1"})
+            resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, 10**6))
+            for call in (lambda: journal.put(b"x" * 10**7),
+                         lambda: journal.best({"arch.json": b"x" * 10**7}),
+                         lambda: journal.write_text("run.toml", "x" * 10**7)):
+                try:
+                    call()
+                except JournalError as error:
+                    sys.stdout.write(error.what + chr(10))
+    """
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == ["the disk is full; nothing committed so far is lost"] * 3
+    with Journal.open(tmp_path / "run", write=True) as journal:
+        assert len(blobs(journal)) == 1
+        assert (journal.directory / "best" / "arch.json").read_bytes() == b"1"
+        assert not (journal.directory / "run.toml").exists()
+        assert not list(journal.directory.rglob("*.tmp"))
+
+
+def test_a_child_that_inherited_the_lock_does_not_keep_it_once_the_journal_is_closed(journal):
+    handle = journal._lock._handle
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=-1, pass_fds=(handle,))
+    try:
+        journal.close()
+        Journal.open(journal.directory, write=True).close()
+    finally:
+        child.communicate(b"x")
+
+
+def test_a_callers_mistake_is_not_called_damage(journal):
+    with pytest.raises(sqlite3.IntegrityError, match="virtual_seconds"):
+        journal.commit("round", {}, meter=[row(0, virtual_seconds=nan)])
+    assert journal.last() is None
+    journal.close()
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        journal.cost()
+
+
+def test_a_reader_follows_a_live_run_and_sees_only_whole_commits(journal):
+    with Journal.open(journal.directory, write=False) as reader:
+        for turn in range(20):
+            journal.commit("round", {"t": turn}, meter=[row(turn)] * 3)
+            rows = list(reader.meter())
+            assert len(rows) == 3 * len(reader.commits()) == 3 * (turn + 1)

@@ -22,6 +22,8 @@ def guarded(directory: Path, where: Path) -> Iterator[None]:
     """Turn what the disk or SQLite raises into a `JournalError` that names `where`."""
     try:
         yield
+    except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError):
+        raise  # the caller's mistake (a closed journal, a NaN cost), not the disk's
     except sqlite3.Error as error:
         raise _database_error(error, directory, where) from error
     except OSError as error:
