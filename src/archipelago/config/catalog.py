@@ -1,0 +1,104 @@
+"""Which parts there are: section of the run file -> kind -> class.
+
+Classes are named by dotted path and imported when asked for: listing kinds loads nothing.
+The first kind of a section is the one that a run file gets by leaving the section out.
+"""
+
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, Final
+
+from archipelago.core.errors import ConfigError, did_you_mean
+
+__all__ = ["CATALOG", "Catalog", "default", "kinds", "part", "part_class", "place_of"]
+
+Catalog = Mapping[str, Mapping[str, str]]
+"""Section -> kind -> `module:Class`."""
+
+CATALOG: Final[Catalog] = {
+    "partition": {
+        "dirichlet": "archipelago.data.partition:Dirichlet",
+        "iid": "archipelago.data.partition:Iid",
+        "classes": "archipelago.data.partition:Classes",
+        "quantity": "archipelago.data.partition:Quantity",
+        "natural": "archipelago.data.partition:Natural",
+    },
+    "split": {"random": "archipelago.data.split:Split"},
+    "task": {
+        "classification": "archipelago.data.tasks:Classification",
+        "multi-label": "archipelago.data.tasks:MultiLabel",
+        "regression": "archipelago.data.tasks:Regression",
+    },
+    "estimator": {
+        "race": "archipelago.estimate.race:Race",
+        "rounds": "archipelago.estimate.rounds:Rounds",
+    },
+    "client": {
+        "local": "archipelago.client.training:LocalTraining",
+        "fedsgd": "archipelago.client.training:FedSgd",
+    },
+    "server": {
+        "sgd": "archipelago.aggregate.server:ServerSgd",
+        "adam": "archipelago.aggregate.server:ServerAdam",
+        "yogi": "archipelago.aggregate.server:ServerYogi",
+        "adagrad": "archipelago.aggregate.server:ServerAdagrad",
+    },
+    "cohort": {"sampled": "archipelago.federation.cohort:Cohort"},
+}
+
+
+def kinds(section: str, catalog: Catalog = CATALOG) -> tuple[str, ...]:
+    """Return the kinds of `section`, the default first."""
+    return tuple(catalog[section])
+
+
+def part_class(section: str, kind: str, catalog: Catalog = CATALOG) -> type[Any]:
+    """Import and return one part's class.
+
+    Raises:
+        ConfigError: there is no such section or kind; the closest one is named.
+    """
+    if section not in catalog:
+        raise ConfigError("no such section", got=section, fix=did_you_mean(section, catalog))
+    if kind not in catalog[section]:
+        raise ConfigError(
+            "no such kind", got=kind, where=section, fix=did_you_mean(kind, catalog[section])
+        )
+    return _import(catalog[section][kind])
+
+
+def part(section: str, kind: str | None = None, catalog: Catalog = CATALOG, **options: Any) -> Any:
+    """Return a part with `options`; without `kind`, the section's default kind.
+
+    Example:
+        >>> part("strategy", "random").kind
+        'random'
+    """
+    return part_class(section, kind or kinds(section, catalog)[0], catalog)(**options)
+
+
+def default(section: str) -> Any:
+    """Return the part that a run has where its file leaves `section` out."""
+    return part(section)
+
+
+def place_of(value: object, catalog: Catalog = CATALOG) -> tuple[str, str] | None:
+    """Return the section and kind under which the class of `value` is listed, if it is."""
+    cls = type(value)
+    path = f"{cls.__module__}:{cls.__qualname__}"
+    for section, known in catalog.items():
+        for kind, listed in known.items():
+            if listed == path:
+                return section, kind
+    return None
+
+
+@cache
+def _import(path: str) -> type[Any]:
+    module, _, name = path.partition(":")
+    cls = getattr(import_module(module), name)
+    if not (isinstance(cls, type) and is_dataclass(cls)):
+        raise ConfigError("a part is a dataclass", got=path, where="catalog")
+    return cls

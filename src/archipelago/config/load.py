@@ -1,0 +1,144 @@
+"""A run file: TOML to `Run` and back, every fault of a file in one go."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from archipelago.config.catalog import CATALOG
+from archipelago.config.faults import of_error, of_validation, sentence
+from archipelago.config.overrides import apply
+from archipelago.config.run import SETTINGS, Run
+from archipelago.config.tables import from_table, to_table
+from archipelago.config.toml import write
+from archipelago.core.errors import ArchipelagoError, ConfigError, ConfigFaults, did_you_mean
+from archipelago.space.constraints import parse
+
+__all__ = ["dumps", "load", "loads", "preset", "presets"]
+
+_SHAPES: Mapping[str, TypeAdapter[Any]] = {
+    "name": TypeAdapter(str),
+    "about": TypeAdapter(str),
+    "seed": TypeAdapter(int),
+    "constraints": TypeAdapter(tuple[str, ...]),
+}
+_LARGEST = 1_000_000
+"""Bytes: no run file is longer."""
+
+
+def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
+    """Read a run from a TOML file.
+
+    Args:
+        path: the file.
+        overrides: `section.option=value`, each stronger than the file.
+
+    Raises:
+        ConfigFaults: everything that is wrong with the file.
+        ConfigError: there is no such file, or it cannot be read.
+    """
+    return loads(_text_of(Path(path)), overrides, source=str(path))
+
+
+def loads(text: str, overrides: Sequence[str] = (), *, source: str = "the run file") -> Run:
+    """Read a run from TOML text; `source` names it in errors.
+
+    Example:
+        >>> loads('seed = 7').seed
+        7
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"is not TOML: {str(error)[0].lower()}{str(error)[1:]}", where=source
+        ) from None
+    tables, faults = apply(tables, overrides)
+    known = {field.name for field in fields(Run)}
+    values: dict[str, Any] = {}
+    for name, value in tables.items():
+        if name not in known:
+            faults.append(sentence("no such setting", where=name, fix=did_you_mean(name, known)))
+        elif name in SETTINGS:
+            faults += _setting(values, name, value)
+        else:
+            values[name], found = from_table(name, value, CATALOG)
+            faults += found
+    if faults:
+        raise ConfigFaults(source, faults)
+    try:
+        return Run(**values)
+    except ConfigError as error:
+        raise ConfigFaults(source, of_error(error, "")) from error
+
+
+def dumps(run: Run) -> str:
+    """Return the run, defaults included, as TOML that `loads` reads back as an equal value.
+
+    Raises:
+        ConfigError: a part is not in the catalog.
+    """
+    tables = {
+        field.name: getattr(run, field.name)
+        if field.name in SETTINGS
+        else to_table(getattr(run, field.name), field.name, CATALOG)
+        for field in fields(Run)
+    }
+    return write(tables)
+
+
+def presets() -> tuple[str, ...]:
+    """Return the names of the run files that come with Archipelago."""
+    return tuple(sorted(path.stem for path in _PRESETS.glob("*.toml")))
+
+
+def preset(name: str) -> str:
+    """Return the text of one of them, to be copied and owned.
+
+    Raises:
+        ConfigError: there is none of this name; the closest one is named.
+    """
+    if name not in presets():
+        raise ConfigError("no such preset", got=name, fix=did_you_mean(name, presets()))
+    return (_PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+
+
+_PRESETS = Path(__file__).parent / "presets"
+
+
+def _setting(values: dict[str, Any], name: str, value: object) -> list[str]:
+    try:
+        values[name] = _SHAPES[name].validate_python(
+            tuple(value) if isinstance(value, list) else value, strict=True
+        )
+    except ValidationError as error:
+        return [line for _, line in of_validation(error, name, name, ())]
+    faults: list[str] = []
+    for text in values[name] if name == "constraints" else ():
+        try:
+            parse(text)
+        except ArchipelagoError as error:
+            faults += of_error(error, name)
+    return faults
+
+
+def _text_of(path: Path) -> str:
+    new = "archipelago new digits run.toml"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), fix=new) from None
+    except OSError as error:
+        what = f"cannot be read: {error.strerror}"
+        raise ConfigError(what, where=str(path), fix="give a TOML file") from None
+    if not data.strip():
+        raise ConfigError("the file is empty", where=str(path), fix=new)
+    if len(data) > _LARGEST:
+        raise ConfigError("too long for a run file", got=f"{len(data)} bytes", where=str(path))
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("is not text in UTF-8", where=str(path), fix="give a TOML file") from None

@@ -1,0 +1,91 @@
+"""A whole study as one frozen value."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final
+
+from archipelago.config.catalog import default
+from archipelago.core.checks import between
+from archipelago.core.errors import ConfigError, IncompatibleParts
+from archipelago.space.constraints import Constraint, parse
+
+__all__ = ["SETTINGS", "Run"]
+
+SETTINGS: Final = ("name", "about", "seed", "constraints")
+"""Fields of `Run` that are plain values; every other one is a section, holding a part."""
+
+
+def _section(name: str) -> Any:
+    return field(default_factory=partial(default, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """Everything needed to repeat a study. The TOML run file is its other spelling.
+
+    A section takes any part of its family: one from the catalog, or your own with the same
+    methods (such a run works, but no file can spell it).
+
+    Attributes:
+        name: heading of the report.
+        about: a sentence for the report's reader.
+        seed: root of every random stream; the same seed gives the same run.
+        constraints: hard limits on a candidate, e.g. `params < 100k`.
+        data: where rows come from.
+        partition: which client holds which rows.
+        split: train, validation and test rows of each client.
+        task: what is predicted and how it is scored.
+        space: which architectures there are.
+        strategy: which of them is tried next.
+        estimator: how a candidate gets its score.
+        client: local training.
+        server: what is done with the averaged change.
+        cohort: who takes part in a round, on which devices.
+        engine: where clients' work is computed.
+        budget: when the search ends.
+        final: how the winner is trained to the end.
+
+    Example:
+        >>> Run(seed=3).seed
+        3
+    """
+
+    name: str = "run"
+    about: str = ""
+    seed: int = 0
+    constraints: tuple[str, ...] = ()
+    data: Any = _section("data")
+    partition: Any = _section("partition")
+    split: Any = _section("split")
+    task: Any = _section("task")
+    space: Any = _section("space")
+    strategy: Any = _section("strategy")
+    estimator: Any = _section("estimator")
+    client: Any = _section("client")
+    server: Any = _section("server")
+    cohort: Any = _section("cohort")
+    engine: Any = _section("engine")
+    budget: Any = _section("budget")
+    final: Any = _section("final")
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise ConfigError("must not be empty", where="name", fix="a run needs a heading")
+        # A seed is stored as a signed 64-bit number.
+        between("seed", self.seed, 0, 2**63 - 1)
+        for text in self.constraints:
+            parse(text)
+        holders = getattr(self.partition, "clients", None)
+        sampled = getattr(self.cohort, "clients", 0)
+        if isinstance(holders, int) and 0 < holders < sampled:
+            raise IncompatibleParts(
+                "fewer clients than a cohort",
+                got=(holders, sampled),
+                where="cohort.clients",
+                fix=f"lower cohort.clients to {holders} or raise partition.clients to {sampled}",
+            )
+
+    @property
+    def limits(self) -> tuple[Constraint, ...]:
+        """The constraints, read."""
+        return tuple(parse(text) for text in self.constraints)
