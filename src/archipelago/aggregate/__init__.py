@@ -1,0 +1,1 @@
+"""Combine what clients send: the mean, and the server's optimisers."""

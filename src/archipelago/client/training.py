@@ -1,0 +1,258 @@
+"""Local training: the SGD family on one flat vector."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import cos, pi
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from archipelago.core.checks import at_least, between
+from archipelago.core.seeds import Seed
+from archipelago.nn.model import Model
+
+__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fitted:
+    """What local training did.
+
+    Attributes:
+        steps: gradient steps taken.
+        examples: rows seen, each epoch counted.
+        loss: mean training loss over those rows, before each step.
+    """
+
+    steps: int
+    examples: int
+    loss: float
+
+
+@runtime_checkable
+class Training(Protocol):
+    """A client's way from the server's weights to its own."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the local rows in a round."""
+        ...
+
+    def fit(
+        self,
+        model: Model,
+        task: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        progress: float,
+        epochs: int,
+        validate: Callable[[], float] | None,
+    ) -> Fitted:
+        """Train `model` in place.
+
+        Args:
+            model: holds the server's weights on entry, the client's on return.
+            task: gives `loss(logits, y)`.
+            x: rows, shape `[examples, ...]`.
+            y: targets, shape `[examples]`.
+            seed: orders the batches; a pure function of round, branch and client.
+            progress: share of the plan's rounds already done, in [0, 1).
+            epochs: passes over the rows; fewer than `self.epochs` where time ran out.
+            validate: returns the local validation loss, for early stopping.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalTraining:
+    """FedAvg's client, and FedProx's where `proximal` is positive.
+
+    Attributes:
+        optimizer: `sgd` or `adam`; its moments live for one round.
+        learning_rate: at the start of the plan.
+        schedule: how the learning rate falls over the rounds of a plan.
+        momentum: of `sgd`.
+        weight_decay: L2 penalty added to the gradient.
+        batch: rows in a step; 0 takes all rows at once.
+        epochs: passes over the local rows in a round.
+        proximal: FedProx's mu: pulls towards the server's weights.
+        clip: largest L2 norm of a gradient; 0 never clips.
+        patience: stop after so many epochs without a better local validation loss; 0 never stops.
+
+    References:
+        McMahan et al. 2017, arXiv:1602.05629, algorithm 1; Li et al. 2020, arXiv:1812.06127,
+        equation 2.
+    """
+
+    kind: Literal["local"] = "local"
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.05
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    batch: int = 16
+    epochs: int = 1
+    proximal: float = 0.0
+    clip: float = 0.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        between("client.learning_rate", self.learning_rate, 0, 100, open_low=True)
+        between("client.momentum", self.momentum, 0, 1, open_high=True)
+        at_least("client.weight_decay", self.weight_decay, 0)
+        at_least("client.batch", self.batch, 0, fix="0 takes all rows in one step")
+        at_least("client.epochs", self.epochs, 1)
+        at_least("client.proximal", self.proximal, 0, fix="0 is FedAvg")
+        at_least("client.clip", self.clip, 0, fix="0 never clips")
+        at_least("client.patience", self.patience, 0, fix="0 never stops early")
+
+    def fit(
+        self,
+        model: Model,
+        task: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        progress: float,
+        epochs: int,
+        validate: Callable[[], float] | None,
+    ) -> Fitted:
+        """Train `model` in place; see `Training.fit`."""
+        rate = self.learning_rate * _fall(self.schedule, progress)
+        weights = model.layout.span("weights")
+        flat, grad = model.flat[weights], model.grad[weights]
+        anchor = flat.clone() if self.proximal else None
+        move = _sgd(self, flat, grad) if self.optimizer == "sgd" else _adam(flat, grad)
+        total = torch.zeros((), device=flat.device)
+        steps, best, waited = 0, float("inf"), 0
+        model.train()
+        done = 0
+        for epoch in range(epochs):
+            for rows in _batches(len(y), self.batch, seed.child("epoch", epoch)):
+                grad.zero_()
+                inputs, targets = (x, y) if rows is None else (x[rows], y[rows])
+                loss = task.loss(model(inputs), targets)
+                loss.backward()
+                if self.weight_decay:
+                    grad.add_(flat, alpha=self.weight_decay)
+                if anchor is not None:
+                    grad.add_(flat - anchor, alpha=self.proximal)
+                if self.clip:
+                    grad.mul_(torch.clamp(self.clip / (grad.norm() + 1e-12), max=1.0))
+                move(rate)
+                total += loss.detach() * len(targets)
+                steps += 1
+                done += len(targets)
+            if self.patience and validate is not None:
+                now = validate()
+                model.train()
+                best, waited = (now, 0) if now < best else (best, waited + 1)
+                if waited >= self.patience:
+                    break
+        return Fitted(steps=steps, examples=done, loss=total.item() / max(done, 1))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedSgd:
+    """FedSGD: one gradient over all local rows; the server averages and steps.
+
+    Equals `LocalTraining(batch=0, epochs=1)`, and, averaged by rows over all clients, one step of
+    gradient descent on the pooled rows.
+
+    Attributes:
+        learning_rate: of the one step.
+
+    References:
+        McMahan et al. 2017, arXiv:1602.05629, section 2.
+    """
+
+    kind: Literal["fedsgd"] = "fedsgd"
+    learning_rate: float = 0.1
+
+    def __post_init__(self) -> None:
+        between("client.learning_rate", self.learning_rate, 0, 100, open_low=True)
+
+    @property
+    def epochs(self) -> int:
+        """One pass, always."""
+        return 1
+
+    def fit(
+        self,
+        model: Model,
+        task: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        progress: float,
+        epochs: int,
+        validate: Callable[[], float] | None,
+    ) -> Fitted:
+        """Take one step in place; `seed`, `progress`, `epochs` and `validate` play no part."""
+        del seed, progress, epochs, validate
+        weights = model.layout.span("weights")
+        model.train()
+        model.grad[weights].zero_()
+        loss = task.loss(model(x), y)
+        loss.backward()
+        model.flat[weights].add_(model.grad[weights], alpha=-self.learning_rate)
+        return Fitted(steps=1, examples=len(y), loss=loss.item())
+
+
+def _fall(schedule: str, progress: float) -> float:
+    match schedule:
+        case "cosine":
+            return 0.5 * (1 + cos(pi * progress))
+        case "linear":
+            return 1 - progress
+        case _:
+            return 1.0
+
+
+def _batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
+    if batch == 0 or batch >= count:
+        yield None
+        return
+    order = torch.from_numpy(seed.numpy().permutation(count).astype(np.int64))
+    for start in range(0, count, batch):
+        yield order[start : start + batch]
+
+
+def _sgd(options: LocalTraining, flat: Tensor, grad: Tensor) -> Callable[[float], None]:
+    if not options.momentum:
+        return lambda rate: _add(flat, grad, -rate)
+    velocity = torch.zeros_like(flat)
+
+    def move(rate: float) -> None:
+        velocity.mul_(options.momentum).add_(grad)
+        _add(flat, velocity, -rate)
+
+    return move
+
+
+def _adam(flat: Tensor, grad: Tensor) -> Callable[[float], None]:
+    first, second = torch.zeros_like(flat), torch.zeros_like(flat)
+    steps = 0
+
+    def move(rate: float) -> None:
+        # Kingma and Ba 2015, arXiv:1412.6980, algorithm 1, with its published constants.
+        nonlocal steps
+        steps += 1
+        first.mul_(0.9).add_(grad, alpha=0.1)
+        second.mul_(0.999).addcmul_(grad, grad, value=0.001)
+        root = (second / (1 - 0.999**steps)).sqrt_().add_(1e-8)
+        with torch.no_grad():
+            flat.addcdiv_(first, root, value=-rate / (1 - 0.9**steps))
+
+    return move
+
+
+def _add(flat: Tensor, change: Tensor, alpha: float) -> None:
+    with torch.no_grad():
+        flat.add_(change, alpha=alpha)

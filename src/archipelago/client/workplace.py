@@ -1,0 +1,63 @@
+"""What every worker holds while it plays clients: the shards, the task, and built models."""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
+from archipelago.wire.frame import Frame
+
+__all__ = ["Bench", "Workplace"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workplace:
+    """The engine's context: pickled once for each worker, entered once in it.
+
+    Attributes:
+        shards: every client's rows, memory-mapped and opened by path.
+        task: loss and sufficient statistics.
+        device: where models live, e.g. "cpu" or "cuda".
+        models: built networks that a worker keeps; the least recently used leave first.
+    """
+
+    shards: Any
+    task: Any
+    device: str = "cpu"
+    models: int = 32
+
+    def enter(self) -> "Bench":
+        """Return the worker's bench."""
+        return Bench(self)
+
+
+@dataclass(slots=True)
+class Bench:
+    """One worker's shards and models. Only its own thread touches it."""
+
+    place: Workplace
+    _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
+
+    def model(self, frame: Frame) -> Model:
+        """Return the network described by a `model` frame, loaded with its weights."""
+        key = str(frame.fields["key"])
+        model = self._models.pop(key, None)
+        if model is None:
+            described = frame.fields["graph"]
+            model = Model.of_graph(Graph.from_json(described))
+            if self.place.device != "cpu":
+                model = model.to(self.place.device)
+        self._models[key] = model
+        while len(self._models) > self.place.models:
+            self._models.popitem(last=False)
+        model.load(torch.frombuffer(bytearray(frame.arrays[0].data), dtype=torch.float32))
+        return model
+
+    def rows(self, client: int, split: str) -> tuple[Tensor, Tensor]:
+        """Return one client's rows of `split` (`train`, `validation` or `test`) on the device."""
+        x, y = getattr(self.place.shards, split)(client)
+        return x.to(self.place.device), y.to(self.place.device)

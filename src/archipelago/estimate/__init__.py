@@ -1,0 +1,1 @@
+"""How a proposal gets its score: plans over the federated round."""

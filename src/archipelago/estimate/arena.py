@@ -1,0 +1,175 @@
+"""What every plan needs, and what it yields after each round."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from archipelago.core.meter import MeterRow, totals
+from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.rounds import Federation, Incident, Round, Scores, evaluate
+from archipelago.nn.build import initialise
+from archipelago.space.graph import Graph
+
+__all__ = ["Arena", "Estimator", "Step", "begin", "judge", "outcomes", "settle"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arena:
+    """Where candidates are compared.
+
+    Attributes:
+        federation: what all rounds share.
+        graph: turns a point of the space into a network.
+        clients: who may train.
+        scorers: who may validate.
+        metric: what the search maximises or minimises, e.g. "accuracy".
+        phase: what the meter calls it.
+    """
+
+    federation: Federation
+    graph: Callable[[Arch], Graph]
+    clients: tuple[int, ...]
+    scorers: tuple[int, ...]
+    metric: str
+    phase: str = "search"
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Return the metric with its sign turned so that higher is better."""
+        return metrics[self.metric] * self.federation.task.direction(self.metric)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What a plan yields after a round: everything that must survive, and what it cost."""
+
+    heat: Heat
+    rows: tuple[MeterRow, ...]
+    losses: dict[int, float]
+    incidents: tuple[Incident, ...]
+
+
+@runtime_checkable
+class Estimator(Protocol):
+    """A plan: who trains, who is scored, who is dropped.
+
+    `run` is a pure function of the heat it is given: handing it a committed heat continues from
+    there to the same bits.
+    """
+
+    def width(self, clients: int) -> int:
+        """Return how many proposals one generation takes."""
+        ...
+
+    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+        """Return a generation that has seen no round."""
+        ...
+
+    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+        """Yield after every round; the last heat has its outcomes."""
+        ...
+
+
+def begin(
+    proposals: Sequence[Proposal],
+    generation: int,
+    arena: Arena,
+    *,
+    cohorts: Sequence[tuple[int, ...]],
+    rounds: int,
+    validators: int,
+) -> Heat:
+    """Return a heat whose branches start from scratch, each with its cohort."""
+    seed = arena.federation.seed.child(arena.phase)
+    drawn = arena.scorers
+    if validators and validators < len(drawn):
+        chosen = (
+            seed.child("validators", generation)
+            .numpy()
+            .choice(len(drawn), validators, replace=False)
+        )
+        drawn = tuple(sorted(drawn[index] for index in chosen))
+    branches: list[Branch] = []
+    for proposal, cohort in zip(proposals, cohorts, strict=True):
+        graph = arena.graph(proposal.arch)
+        branches.append(
+            Branch(
+                number=proposal.number,
+                graph=graph,
+                flat=initialise(graph, seed.child("weights", proposal.number)),
+                cohort=cohort,
+                rounds=max(1, round(rounds * proposal.fidelity)),
+            )
+        )
+    return Heat(
+        generation=generation,
+        proposals=tuple(proposals),
+        branches=tuple(branches),
+        validators=drawn,
+    )
+
+
+def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:
+    """Score every live branch on the heat's validators and add a checkpoint to its history."""
+    scores = evaluate(arena.federation, heat.branches, heat.validators, phase=arena.phase)
+    branches: list[Branch] = []
+    for branch in heat.branches:
+        if not branch.alive:
+            branches.append(branch)
+        elif not scores.vectors[branch.number]:
+            branches.append(branch.end("failed", "no client could score it"))
+        else:
+            metrics = arena.federation.task.metrics(scores.total(branch.number))
+            point = (branch.round, metrics["loss"], arena.score(metrics))
+            cost = totals(row for row in scores.rows if row.branch == branch.number)
+            spent = {
+                name: branch.spent.get(name, 0.0) + value
+                for name, value in cost.items()
+                if name != "seconds"
+            }
+            after = replace(branch, history=(*branch.history, point), metrics=metrics, spent=spent)
+            if not np.isfinite(point[1:]).all():
+                after = after.end("failed", f"round {branch.round}: the validation loss diverged")
+            branches.append(after)
+    return replace(heat, branches=tuple(branches)), scores
+
+
+def settle(heat: Heat, done: Round, scores: Scores | None = None) -> Step:
+    """Return the step that a round and, perhaps, a checkpoint make."""
+    return Step(
+        heat=heat,
+        rows=done.rows + (scores.rows if scores else ()),
+        losses=done.losses,
+        incidents=done.incidents + (scores.incidents if scores else ()),
+    )
+
+
+def outcomes(heat: Heat) -> tuple[Outcome, ...]:
+    """Return one outcome a proposal, in proposal order."""
+    return tuple(
+        _outcome(proposal, branch)
+        for proposal, branch in zip(heat.proposals, heat.branches, strict=True)
+    )
+
+
+def _outcome(proposal: Proposal, branch: Branch) -> Outcome:
+    failed = branch.status == "failed" or not branch.history or not branch.counted
+    costs: dict[str, Any] = {
+        "params": branch.graph.params,
+        "macs": branch.graph.macs,
+        "bytes_per_round": branch.graph.bytes_per_round,
+        "rounds": branch.round,
+        **{f"spent_{name}": value for name, value in branch.spent.items()},
+    }
+    return Outcome(
+        number=proposal.number,
+        arch=proposal.arch,
+        score=float("-inf") if failed else branch.history[-1][2],
+        status="failed" if failed else ("dropped" if branch.status == "dropped" else "done"),
+        metrics={} if failed else branch.metrics,
+        costs=costs,
+        reason=branch.reason or ("no round had enough replies" if failed else None),
+        fidelity=proposal.fidelity,
+    )

@@ -1,0 +1,90 @@
+"""From scratch, a few rounds on many clients: the plain estimator, and final training."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from archipelago.core.checks import at_least
+from archipelago.core.trial import Proposal
+from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle
+from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.rounds import step
+
+__all__ = ["Rounds"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounds:
+    """Train every candidate on all clients for some rounds, then score it.
+
+    With one proposal this is FedAvg; with a long plan and patience it is final training.
+
+    Attributes:
+        rounds: federated rounds a candidate gets.
+        candidates: proposals trained side by side.
+        every: rounds between checkpoints; 0 scores at the end only.
+        patience: checkpoints without a lower validation loss before a branch has converged;
+            0 uses every round.
+        validators: clients that score; 0 takes all.
+
+    References:
+        McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
+    """
+
+    kind: Literal["rounds"] = "rounds"
+    rounds: int = 10
+    candidates: int = 4
+    every: int = 0
+    patience: int = 0
+    validators: int = 0
+
+    def __post_init__(self) -> None:
+        at_least("estimator.rounds", self.rounds, 1)
+        at_least("estimator.candidates", self.candidates, 1)
+        at_least("estimator.every", self.every, 0, fix="0 scores at the end only")
+        at_least("estimator.patience", self.patience, 0, fix="0 uses every round")
+        at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")
+
+    def width(self, clients: int) -> int:
+        """Return how many proposals one generation takes."""
+        del clients
+        return self.candidates
+
+    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+        """Give every branch all clients."""
+        return begin(
+            proposals,
+            generation,
+            arena,
+            cohorts=[arena.clients] * len(proposals),
+            rounds=self.rounds,
+            validators=self.validators,
+        )
+
+    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+        """Yield after every round until no branch is alive."""
+        while not heat.outcomes:
+            done = step(arena.federation, heat.branches, phase=arena.phase)
+            heat, scores = replace(heat, branches=done.branches), None
+            if any(self._due(branch) for branch in heat.branches):
+                heat, scores = judge(heat, arena)
+            heat = replace(heat, branches=tuple(self._ended(b) for b in heat.branches))
+            if not any(branch.alive for branch in heat.branches):
+                heat = replace(heat, outcomes=outcomes(heat))
+            yield settle(heat, done, scores)
+
+    def _due(self, branch: Branch) -> bool:
+        checkpoint = bool(self.every) and branch.round % self.every == 0
+        return branch.alive and (checkpoint or branch.round == branch.rounds)
+
+    def _ended(self, branch: Branch) -> Branch:
+        if not branch.alive:
+            return branch
+        if branch.round >= branch.rounds:
+            return branch.end("done")
+        losses = [loss for _, loss, _ in branch.history]
+        if self.patience and len(losses) > self.patience:
+            best = losses.index(min(losses))
+            if len(losses) - 1 - best >= self.patience:
+                return branch.end("done", f"converged after {branch.round} rounds")
+        return branch

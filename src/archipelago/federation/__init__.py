@@ -1,0 +1,1 @@
+"""Loop two: one step is one federated round."""

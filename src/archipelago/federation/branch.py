@@ -1,0 +1,163 @@
+"""One model in training, and one generation of them. Frozen: a round returns new ones."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from torch import Tensor
+
+from archipelago.core.trial import Outcome, Proposal
+from archipelago.space.graph import Graph
+
+__all__ = ["Branch", "Heat"]
+
+Status = Literal["alive", "done", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branch:
+    """A model that is trained by a cohort.
+
+    Attributes:
+        number: its proposal's number, or -1 where no search is under way.
+        graph: the architecture.
+        flat: weights and statistics, shape `[layout.size]`.
+        cohort: clients that may train it.
+        rounds: how many rounds its plan gives it.
+        round: rounds done.
+        server: the server optimiser's state.
+        counted: rounds in which enough clients replied.
+        history: (round, loss, score) at each checkpoint.
+        metrics: of the last checkpoint.
+        spent: meter totals of the branch so far: `macs`, `bytes_up`, `bytes_down`,
+            `virtual_seconds`, `examples`.
+        status: `alive` while it trains.
+        reason: why it failed or was dropped.
+    """
+
+    number: int
+    graph: Graph
+    flat: Tensor
+    cohort: tuple[int, ...]
+    rounds: int
+    round: int = 0
+    server: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    counted: int = 0
+    history: tuple[tuple[int, float, float], ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    spent: Mapping[str, float] = field(default_factory=dict[str, float])
+    status: Status = "alive"
+    reason: str | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it still trains."""
+        return self.status == "alive"
+
+    def end(self, status: Status, reason: str | None = None) -> "Branch":
+        """Return the branch as ended."""
+        return replace(self, status=status, reason=reason)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the tensors."""
+        return {
+            "number": self.number,
+            "graph": self.graph.to_json(),
+            "cohort": list(self.cohort),
+            "rounds": self.rounds,
+            "round": self.round,
+            "server": sorted(self.server),
+            "counted": self.counted,
+            "history": [list(point) for point in self.history],
+            "metrics": dict(self.metrics),
+            "spent": dict(self.spent),
+            "status": self.status,
+            "reason": self.reason,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors by name: `flat`, then the server optimiser's."""
+        return {"flat": self.flat, **{f"server.{name}": t for name, t in self.server.items()}}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Branch":
+        """Rebuild what `to_json` and `tensors` gave."""
+        return cls(
+            **{
+                **data,
+                "graph": Graph.from_json(data["graph"]),
+                "flat": tensors["flat"],
+                "cohort": tuple(data["cohort"]),
+                "server": {name: tensors[f"server.{name}"] for name in data["server"]},
+                "history": tuple((r, loss, score) for r, loss, score in data["history"]),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heat:
+    """One generation under way.
+
+    Attributes:
+        generation: counts up from 0.
+        proposals: what the strategy asked for.
+        branches: one a proposal, in the same order.
+        validators: clients that score every survivor.
+        outcomes: in proposal order; empty until the generation has ended.
+    """
+
+    generation: int
+    proposals: tuple[Proposal, ...]
+    branches: tuple[Branch, ...]
+    validators: tuple[int, ...]
+    outcomes: tuple[Outcome, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the tensors."""
+        return {
+            "generation": self.generation,
+            "proposals": [
+                {
+                    "number": p.number,
+                    "arch": dict(p.arch),
+                    "parent": p.parent,
+                    "fidelity": p.fidelity,
+                }
+                for p in self.proposals
+            ],
+            "branches": [branch.to_json() for branch in self.branches],
+            "validators": list(self.validators),
+            "outcomes": [outcome.to_json() for outcome in self.outcomes],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the branches that still need them, named `index/name`."""
+        return {
+            f"{index}/{name}": tensor
+            for index, branch in enumerate(self.branches)
+            for name, tensor in branch.tensors().items()
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Heat":
+        """Rebuild what `to_json` and `tensors` gave."""
+        return cls(
+            generation=data["generation"],
+            proposals=tuple(Proposal(**p) for p in data["proposals"]),
+            branches=tuple(
+                Branch.from_json(branch, _of(index, tensors))
+                for index, branch in enumerate(data["branches"])
+            ),
+            validators=tuple(data["validators"]),
+            outcomes=tuple(Outcome.from_json(o) for o in data["outcomes"]),
+        )
+
+
+def _of(index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    prefix = f"{index}/"
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def numbers(branches: Sequence[Branch]) -> tuple[int, ...]:
+    """Return the numbers of the branches that are alive."""
+    return tuple(branch.number for branch in branches if branch.alive)
