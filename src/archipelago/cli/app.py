@@ -1,0 +1,70 @@
+"""`archipelago`: one verb a step, in the order in which they are used.
+
+Verbs import what they need when they run: `--help` loads neither torch nor the parts.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from archipelago.cli import verbs_learn, verbs_run, verbs_ship
+from archipelago.core.errors import ArchipelagoError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="archipelago",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_RUN, _SHIP, _LEARN = "Search", "Ship", "Look around"
+
+for _verb in (verbs_run.new, verbs_run.check):
+    app.command(rich_help_panel=_RUN)(_verb)
+app.command(rich_help_panel=_SHIP)(verbs_ship.runs)
+for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.doctor):
+    app.command(rich_help_panel=_LEARN)(_verb)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("archipelago-nas"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Federated neural architecture search: data stay, architectures travel."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; a known error is one message and exit status 2, no traceback."""
+    try:
+        app(arguments)
+    except ArchipelagoError as error:
+        _fail(str(error))
+    except OSError as error:
+        # A path of the user's that cannot be used; anything else is a defect and keeps its trace.
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+
+
+def _fail(message: str) -> None:
+    # Names from files may hold escape sequences: a terminal must not obey them.
+    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
+    print(f"error: {shown}", file=sys.stderr)
+    sys.exit(2)

@@ -1,0 +1,187 @@
+"""What a run has come to, kept up to date from its events: plain state, no drawing."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["Board", "amount", "clock", "line"]
+
+
+@dataclass(kw_only=True, slots=True)
+class Board:
+    """Changes in place with every event.
+
+    Attributes:
+        now: seconds since the start, by the caller's clock.
+        done: outcomes so far; `failed` and `dropped` are among them.
+        best: highest score so far, higher is better.
+        bytes: down and up, all phases.
+        lines: latest remarks, newest last.
+    """
+
+    directory: str = ""
+    trials: int = 0
+    phase: str = "preparing data"
+    round: int = 0
+    rounds: int = 0
+    generation: int = 0
+    branches: int = 0
+    clients: int = 0
+    bytes: int = 0
+    best: float | None = None
+    best_number: int | None = None
+    done: int = 0
+    dropped: int = 0
+    failed: int = 0
+    now: float = 0.0
+    phase_started: float = 0.0
+    lines: list[str] = field(default_factory=list)
+
+    def update(self, kind: str, data: Mapping[str, Any], now: float) -> None:
+        """Take in one event."""
+        self.now = now
+        match kind:
+            case "started":
+                self.directory = str(data.get("directory", ""))
+                self.trials = int(data.get("trials") or 0)
+                self.done = int(data.get("done") or 0)
+            case "round":
+                if data["phase"] != self.phase:
+                    self.phase, self.phase_started = str(data["phase"]), now
+                for name in ("round", "rounds", "generation", "branches", "clients", "bytes"):
+                    setattr(self, name, int(data.get(name) or 0))
+                if data.get("best") is not None:
+                    self.best = float(data["best"])
+            case "outcome":
+                self.done += 1
+                self.dropped += data["status"] == "dropped"
+                self.failed += data["status"] == "failed"
+                score = data.get("score")
+                if score is not None and (self.best is None or score >= self.best):
+                    self.best, self.best_number = float(score), int(data["number"])
+        said = line(kind, data)
+        if said is not None and kind != "round":
+            self.lines = [*self.lines, said][-6:]
+
+    @property
+    def share(self) -> float | None:
+        """Share of the current phase that is done, in [0, 1]; None where unknown."""
+        if self.phase == "search" and self.trials:
+            return min(1.0, self.done / self.trials)
+        return min(1.0, self.round / self.rounds) if self.rounds else None
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the current phase still takes at its pace so far; None where unknown."""
+        if not self.share:
+            return None
+        return (self.now - self.phase_started) * (1 - self.share) / self.share
+
+
+def line(kind: str, data: Mapping[str, Any]) -> str | None:
+    """Return what a person reads of one event, or None where there is nothing to say."""
+    writer = _LINES.get(kind)
+    return None if writer is None else writer(data)
+
+
+def amount(number: float, unit: str = "") -> str:
+    """Return a number in three digits.
+
+    Example:
+        >>> amount(1_234_567, "B"), amount(999), amount(0)
+        ('1.23 MB', '999', '0')
+    """
+    for factor, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(number) >= factor:
+            return (
+                f"{number / factor:.3g} {prefix}{unit}"
+                if unit
+                else f"{number / factor:.3g}{prefix}"
+            )
+    return f"{number:.3g} {unit}".rstrip()
+
+
+def clock(seconds: float) -> str:
+    """Return a duration.
+
+    Example:
+        >>> clock(75), clock(3700), clock(7)
+        ('1m15s', '1h01m', '7s')
+    """
+    if not math.isfinite(seconds):
+        return "?"
+    whole = round(seconds)
+    if whole >= 3600:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
+
+
+def _score(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) else "-"
+
+
+def _started(data: Mapping[str, Any]) -> str:
+    verb = "resuming in" if data.get("resumed") else "writing to"
+    clients = f", {data['clients']} clients" if data.get("clients") else ""
+    trials = f", {data['trials']} trials" if data.get("trials") else ""
+    return f"{verb} {data['directory']}{clients}{trials}"
+
+
+def _prepared(data: Mapping[str, Any]) -> str:
+    return f"data ready: {data['rows']} rows, {data['classes']} classes"
+
+
+def _round(data: Mapping[str, Any]) -> str:
+    pieces = [f"{data['phase']} round {data['round']}/{data['rounds']}"]
+    if data["phase"] == "search":
+        pieces += [f"generation {data['generation']}", f"branches {data['branches']}"]
+    pieces += [f"clients {data['clients']}", amount(data["bytes"], "B")]
+    if data.get("best") is not None:
+        pieces.append(f"best {_score(data['best'])}")
+    return " | ".join([*pieces, clock(data["seconds"])])
+
+
+def _outcome(data: Mapping[str, Any]) -> str:
+    if data["status"] == "failed":
+        return f"#{data['number']} failed: {data.get('reason') or 'no reason given'}"
+    costs = [
+        f"{amount(data[name])} {unit}"
+        for name, unit in (("params", "parameters"), ("macs", "MACs"))
+        if data.get(name) is not None
+    ]
+    return f"#{data['number']} {data['status']}: {', '.join([_score(data.get('score')), *costs])}"
+
+
+def _tested(data: Mapping[str, Any]) -> str:
+    name = data.get("metric", "accuracy")
+    value = data.get("score", data.get(str(name)))
+    bounds = ""
+    if data.get("low") is not None and data.get("high") is not None:
+        bounds = f" (95 % interval {_score(data['low'])} to {_score(data['high'])})"
+    return f"tested once: {name} {_score(value)}{bounds}"
+
+
+def _exported(data: Mapping[str, Any]) -> str:
+    pieces = [f"exported {data['path']}"]
+    if data.get("bytes") is not None:
+        pieces.append(amount(data["bytes"], "B"))
+    if data.get("max_difference") is not None:
+        pieces.append(f"differs from torch by at most {data['max_difference']:.1e}")
+    if data.get("median_ms") is not None:
+        pieces.append(f"{data['median_ms']:.3g} ms a row (p90 {data['p90_ms']:.3g})")
+    return ", ".join(pieces)
+
+
+_LINES = {
+    "started": _started,
+    "prepared": _prepared,
+    "round": _round,
+    "outcome": _outcome,
+    "reference": lambda data: f"reference {data['name']}: {_score(data.get('score'))}",
+    "tested": _tested,
+    "exported": _exported,
+    "report": lambda data: f"report: {data['path']}",
+    "stopped": lambda data: f"stopped; nothing is lost. Go on with:\n  {data['resume']}",
+    "finished": lambda data: f"finished {data['directory']} in {clock(data['seconds'])}",
+}

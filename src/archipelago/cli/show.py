@@ -1,0 +1,68 @@
+"""Records as lines of text."""
+
+import tomllib
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
+from archipelago.cli.board import amount, clock
+from archipelago.config.describe import PartInfo
+from archipelago.config.load import preset, presets
+from archipelago.journal.runs import RunLine
+
+__all__ = ["columns", "part_lines", "preset_lines", "run_lines"]
+
+_WIDTH = 100
+
+
+def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterator[str]:
+    """Yield `rows` with their cells aligned; the last cell wraps."""
+    if not rows:
+        return
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    for row in rows:
+        head = indent + "".join(
+            cell.ljust(width) + "  " for cell, width in zip(row[:-1], widths, strict=True)
+        )
+        pieces = wrap(row[-1], max(30, _WIDTH - len(head))) or [""]
+        yield (head + pieces[0]).rstrip()
+        for piece in pieces[1:]:
+            yield " " * len(head) + piece
+
+
+def part_lines(part: PartInfo) -> Iterator[str]:
+    """Yield a part with its options."""
+    yield f'[{part.section}] kind = "{part.kind}"{" (default)" if part.default else ""}'
+    yield from (f"  {text}" for text in wrap(part.about, _WIDTH - 2))
+    rows = [
+        (
+            option.name,
+            "(needed)" if option.default is None else f"= {option.default}",
+            f"{option.type}; {option.about}" if option.about else option.type,
+        )
+        for option in part.options
+    ]
+    yield from columns(rows, indent="    ")
+    yield ""
+
+
+def preset_lines() -> Iterator[str]:
+    """Yield the presets, each with what it is about."""
+    rows = [(name, str(tomllib.loads(preset(name)).get("about", ""))) for name in presets()]
+    yield from columns(rows)
+
+
+def run_lines(lines: Sequence[RunLine]) -> Iterator[str]:
+    """Yield a heading and a line for each run."""
+    heading = ("status", "best", "trials", "bytes", "client time", "run")
+    rows = [
+        (
+            run.status,
+            "-" if run.best is None else f"{run.best:.4f}",
+            str(run.trials),
+            amount(run.bytes, "B"),
+            clock(run.client_seconds),
+            f"{run.directory}  {run.reason or run.name}",
+        )
+        for run in lines
+    ]
+    yield from columns([heading, *rows])

@@ -1,0 +1,150 @@
+"""Follows a run on the screen: a live panel, a line a round, or JSON events.
+
+Ctrl-C asks the run to stop at its next commit; a second one stops it at once, and even then nothing
+committed is lost.
+"""
+
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import Any, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from archipelago.cli.board import Board, amount, clock, line
+
+__all__ = ["INTERRUPTED", "follow", "panel"]
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
+class Happening(Protocol):
+    """One event of a run."""
+
+    @property
+    def kind(self) -> str:
+        """What happened."""
+        ...
+
+    @property
+    def data(self) -> Mapping[str, Any]:
+        """The rest, ready for JSON."""
+        ...
+
+
+def follow(events: Iterable[Happening], stop: Callable[[], None], *, as_json: bool) -> int:
+    """Show `events` until they end; return the exit status.
+
+    Args:
+        events: of a run, in order.
+        stop: asks the run to stop at its next commit.
+        as_json: one JSON object a line instead of text.
+    """
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    live = console.is_terminal and not as_json
+    show = _panelled(console) if live else nullcontext(_json if as_json else _plain)
+    status = 0
+    with show as tell, _interrupts(stop):
+        for event in events:
+            if event.kind == "stopped":
+                status = INTERRUPTED
+            tell(event.kind, event.data)
+    return status
+
+
+def panel(board: Board) -> Panel:
+    """Draw the state of a run."""
+    table = Table.grid(padding=(0, 2))
+    for name, value in _facts(board):
+        table.add_row(Text(name, style="dim"), Text(value))
+    rows: list[Any] = [table]
+    if board.share is not None:
+        rows.append(ProgressBar(total=1.0, completed=board.share, width=48))
+    if board.lines:
+        rows.append(Text("\n".join(board.lines), style="dim"))
+    return Panel(Group(*rows), title="archipelago", title_align="left", width=78)
+
+
+def _facts(board: Board) -> Iterator[tuple[str, str]]:
+    yield "phase", board.phase
+    if board.rounds:
+        generation = f", generation {board.generation}" if board.phase == "search" else ""
+        yield "round", f"{board.round} of {board.rounds}{generation}"
+    if board.best is not None:
+        number = f" (#{board.best_number})" if board.best_number is not None else ""
+        yield "best so far", f"{board.best:.4f}{number}"
+    if board.trials:
+        lost = f", {board.dropped} dropped, {board.failed} failed"
+        yield "candidates", f"{board.done} of {board.trials}{lost}"
+    yield "branches alive", str(board.branches)
+    yield "clients", str(board.clients)
+    yield "bytes", amount(board.bytes, "B")
+    left = f", about {clock(board.left)} left in this phase" if board.left is not None else ""
+    yield "time", f"{clock(board.now)}{left}"
+
+
+@contextmanager
+def _panelled(console: Console) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
+    board, start = Board(), time.monotonic()
+    last: list[str] = []
+
+    def tell(kind: str, data: Mapping[str, Any]) -> None:
+        board.update(kind, data, time.monotonic() - start)
+        if kind in ("tested", "reference", "exported", "report", "stopped", "finished"):
+            last.append(line(kind, data) or "")
+        live.update(panel(board))
+
+    with Live(panel(board), console=console, refresh_per_second=4, transient=True) as live:
+        yield tell
+    for said in last:
+        console.print(said)
+
+
+def _plain(kind: str, data: Mapping[str, Any]) -> None:
+    said = line(kind, data)
+    if said is not None:
+        print(said, flush=True)
+
+
+def _json(kind: str, data: Mapping[str, Any]) -> None:
+    # JSON has no infinity: a failed candidate's score is null.
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in data.items()
+    }
+    print(json.dumps({"event": kind, **plain}, allow_nan=False), flush=True)
+
+
+@contextmanager
+def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
+    asked = False
+
+    def on_signal(_number: int, _frame: object) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        # print is not safe inside a signal handler; a bare write is.
+        os.write(2, b"\nstopping at the next commit; Ctrl-C again: at once\n")
+        stop()
+
+    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# A polite end of the process (a batch system's) is heeded like Ctrl-C.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
