@@ -1,1 +1,63 @@
-"""Federated neural architecture search: the data stay, the architectures travel."""
+"""Federated neural architecture search: the data stay, the architectures travel.
+
+Public names are loaded when first used, so that importing the package costs nothing. `__init__.pyi`
+shows them to editors and type checkers.
+"""
+
+from importlib import import_module
+
+_HOME: dict[str, str] = {
+    "ArchipelagoError": "core.errors",
+    "Choice": "space.dims",
+    "Classes": "data.partition",
+    "Classification": "data.tasks",
+    "Cohort": "federation.cohort",
+    "ConfigError": "core.errors",
+    "ConfigFaults": "core.errors",
+    "DataError": "core.errors",
+    "Dirichlet": "data.partition",
+    "FedSgd": "client.training",
+    "Graph": "space.graph",
+    "Iid": "data.partition",
+    "IncompatibleParts": "core.errors",
+    "JournalError": "core.errors",
+    "LocalTraining": "client.training",
+    "MissingExtra": "core.errors",
+    "MultiLabel": "data.tasks",
+    "Natural": "data.partition",
+    "Node": "space.graph",
+    "Outcome": "core.trial",
+    "Preprocess": "data.preprocess",
+    "Proposal": "core.trial",
+    "Quantity": "data.partition",
+    "Race": "estimate.race",
+    "Range": "space.dims",
+    "Regression": "data.tasks",
+    "Repeat": "space.dims",
+    "Rounds": "estimate.rounds",
+    "Run": "config.run",
+    "RunFailed": "core.errors",
+    "Seed": "core.seeds",
+    "ServerAdagrad": "aggregate.server",
+    "ServerAdam": "aggregate.server",
+    "ServerSgd": "aggregate.server",
+    "ServerYogi": "aggregate.server",
+    "Space": "space.space",
+    "Split": "data.split",
+    "WeightedMean": "aggregate.mean",
+    "When": "space.dims",
+    "dumps": "config.load",
+    "load": "config.load",
+    "loads": "config.load",
+}
+__all__ = [*_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -26,6 +26,7 @@ CATALOG: Final[Catalog] = {
         "natural": "archipelago.data.partition:Natural",
     },
     "split": {"random": "archipelago.data.split:Split"},
+    "preprocess": {"preprocess": "archipelago.data.preprocess:Preprocess"},
     "task": {
         "classification": "archipelago.data.tasks:Classification",
         "multi-label": "archipelago.data.tasks:MultiLabel",
@@ -45,6 +46,7 @@ CATALOG: Final[Catalog] = {
         "yogi": "archipelago.aggregate.server:ServerYogi",
         "adagrad": "archipelago.aggregate.server:ServerAdagrad",
     },
+    "aggregator": {"weighted-mean": "archipelago.aggregate.mean:WeightedMean"},
     "cohort": {"sampled": "archipelago.federation.cohort:Cohort"},
 }
 

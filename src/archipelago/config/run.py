@@ -34,11 +34,13 @@ class Run:
         data: where rows come from.
         partition: which client holds which rows.
         split: train, validation and test rows of each client.
+        preprocess: how tables are scaled and categories floored.
         task: what is predicted and how it is scored.
         space: which architectures there are.
         strategy: which of them is tried next.
         estimator: how a candidate gets its score.
         client: local training.
+        aggregator: how updates are averaged.
         server: what is done with the averaged change.
         cohort: who takes part in a round, on which devices.
         engine: where clients' work is computed.
@@ -57,11 +59,13 @@ class Run:
     data: Any = _section("data")
     partition: Any = _section("partition")
     split: Any = _section("split")
+    preprocess: Any = _section("preprocess")
     task: Any = _section("task")
     space: Any = _section("space")
     strategy: Any = _section("strategy")
     estimator: Any = _section("estimator")
     client: Any = _section("client")
+    aggregator: Any = _section("aggregator")
     server: Any = _section("server")
     cohort: Any = _section("cohort")
     engine: Any = _section("engine")
