@@ -1,0 +1,175 @@
+"""How text becomes numbers, dates, truth values and categories: the same at every silo and later.
+
+Numbers may carry thousand separators (1,234.5 · 1 234.5 · 1'234); dates may be ISO, day-first,
+month-first (only where the data themselves settle which) or with English month names; truth values
+are yes/no, true/false, y/n, t/f, 1/0; categories ignore case and outer blanks.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import datetime
+from math import isnan
+from typing import Literal
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+
+__all__ = ["Kind", "evidence", "is_missing", "numbers", "texts"]
+
+Kind = Literal["number", "boolean", "date", "category"]
+
+MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "nat", "#n/a"})
+_TRUE = frozenset({"yes", "true", "y", "t", "1", "1.0"})
+_FALSE = frozenset({"no", "false", "n", "f", "0", "0.0"})
+_PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
+_GROUPED = re.compile(r"[+-]?\d{1,3}([, '\u00a0\u202f]\d{3})+(\.\d+)?")
+_COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+")
+_CLOCK = r"(?:[ t](\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?z?)?"
+_YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})" + _CLOCK)
+_YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})" + _CLOCK)
+_NAMED = re.compile(r"(\d{1,2})[ -]([a-z]{3})[a-z]*[ ,-]+(\d{4})" + _CLOCK)
+_NAMED_US = re.compile(r"([a-z]{3})[a-z]* (\d{1,2}),? (\d{4})" + _CLOCK)
+_MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
+_EPOCH = datetime(2000, 1, 1)
+
+
+def is_missing(values: np.ndarray) -> np.ndarray:
+    """Return which of `[rows]` are missing: NaN, or a word such as `n/a`."""
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype.kind != "U":
+        return np.zeros(len(values), bool)
+    return _by_distinct(values, lambda text: text in MISSING, bool)
+
+
+def evidence(values: np.ndarray) -> dict[str, int]:
+    """Count what one silo's column could be: counts only, no value.
+
+    Returns:
+        `present`, and of these how many read as `number`, `boolean`, `dmy` and `mdy` (dates, either
+        order), `year_last` (dates whose order matters), `comma` (decimal comma); `distinct`
+        counts different values.
+    """
+    if values.dtype.kind != "U":
+        kept = values[~is_missing(values)]
+        binary = int(np.isin(kept, (0, 1)).sum())
+        return {
+            "present": len(kept),
+            "number": len(kept),
+            "boolean": binary,
+            "dmy": 0,
+            "mdy": 0,
+            "year_last": 0,
+            "comma": 0,
+            "distinct": len(np.unique(kept)),
+        }
+    distinct, counts = np.unique(values, return_counts=True)
+    out = dict.fromkeys(("present", "number", "boolean", "dmy", "mdy"), 0)
+    out |= {"year_last": 0, "comma": 0}
+    seen: set[str] = set()
+    for raw, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        text = _tidy(raw)
+        if text in MISSING:
+            continue
+        seen.add(text)
+        out["present"] += count
+        out["number"] += count * (_number(text) is not None)
+        out["boolean"] += count * (text in _TRUE or text in _FALSE)
+        out["dmy"] += count * (_date(text, "dmy") is not None)
+        out["mdy"] += count * (_date(text, "mdy") is not None)
+        out["year_last"] += count * (_YEAR_LAST.fullmatch(text) is not None)
+        out["comma"] += count * (_COMMA.fullmatch(text) is not None)
+    return {**out, "distinct": len(seen)}
+
+
+def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> np.ndarray:
+    """Read a column as float64 `[rows]`, NaN where missing; dates in days since 2000-01-01.
+
+    Args:
+        kind: number, boolean or date.
+        order: of dates that end in the year: "dmy" or "mdy".
+
+    Raises:
+        DataError: a value does not read as `kind`; the column and the value are named.
+    """
+    if values.dtype.kind != "U":
+        out = values.astype(np.float64)
+        return np.where(np.isfinite(out), out, np.nan)
+    reader: Callable[[str], float | None] = {
+        "number": _number,
+        "boolean": _truth,
+        "date": lambda text: _date(text, order),
+    }[kind]
+
+    def read(text: str) -> float:
+        if text in MISSING:
+            return float("nan")
+        value = reader(text)
+        if value is None:
+            raise DataError(
+                f"a value does not read as a {kind}",
+                got=text,
+                where=f"column {column!r}",
+                fix="write it as the other silos do, or leave the field empty if it is unknown",
+            )
+        return value
+
+    return _by_distinct(values, read, np.float64)
+
+
+def texts(values: np.ndarray) -> np.ndarray:
+    """Read a column as categories: text `[rows]`, case folded, "" where missing, 1.0 as "1"."""
+    if values.dtype.kind == "U":
+        return _by_distinct(values, lambda text: "" if text in MISSING else _canonical(text), str)
+    words = [f"{v:.12g}" if not isnan(v) else "" for v in values.astype(np.float64).tolist()]
+    return np.array(words, dtype=np.str_)
+
+
+def _by_distinct(values: np.ndarray, read: Callable, dtype: type) -> np.ndarray:
+    distinct, where = np.unique(values, return_inverse=True)
+    return np.array([read(_tidy(text)) for text in distinct.tolist()], dtype=dtype)[where]
+
+
+def _tidy(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _canonical(text: str) -> str:
+    return f"{float(text):.12g}" if _PLAIN.fullmatch(text) else text
+
+
+def _number(text: str) -> float | None:
+    if _PLAIN.fullmatch(text):
+        return float(text)
+    if _GROUPED.fullmatch(text):
+        return float(re.sub(r"[, '\u00a0\u202f]", "", text))
+    return None
+
+
+def _truth(text: str) -> float | None:
+    return 1.0 if text in _TRUE else 0.0 if text in _FALSE else None
+
+
+def _date(text: str, order: str) -> float | None:
+    if match := _YEAR_FIRST.fullmatch(text):
+        year, month, day, *clock = match.groups()
+    elif match := _YEAR_LAST.fullmatch(text):
+        a, b, year, *clock = match.groups()
+        day, month = (b, a) if order == "mdy" else (a, b)
+    elif match := _NAMED.fullmatch(text):
+        day, month, year, *clock = match.groups()
+    elif match := _NAMED_US.fullmatch(text):
+        month, day, year, *clock = match.groups()
+    else:
+        return None
+    if month.isalpha():
+        if month not in _MONTHS:
+            return None
+        month = _MONTHS.index(month) + 1
+    try:
+        hours, minutes, seconds = (int(part or 0) for part in clock)
+        moment = datetime(int(year), int(month), int(day), hours, minutes, seconds)
+    except ValueError:
+        return None
+    return (moment - _EPOCH).total_seconds() / 86_400

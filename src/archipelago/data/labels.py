@@ -1,0 +1,130 @@
+"""From a label column to targets: one spelling a class, agreed between silos."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+from archipelago.data.columns import MISSING, numbers
+from archipelago.data.raw import Raw
+from archipelago.data.statistics import agree_labels, merged
+from archipelago.data.tasks import Classification, MultiLabel, Regression
+
+__all__ = ["Answers", "canonical_labels", "codes_of", "labels_of", "target_of", "targets_of"]
+
+Answers = Sequence[tuple[str, Mapping[str, Any]]]
+"""Each client's name and what it said."""
+
+
+def canonical_labels(y: np.ndarray, where: str) -> np.ndarray:
+    """Return labels as text `[rows]`: 1, 1.0, "1" and " 1 " are one class.
+
+    Raises:
+        DataError: a label is missing.
+    """
+    distinct, inverse = np.unique(y, return_inverse=True)
+    words = [_label(value) for value in distinct.tolist()]
+    lost = np.array([word is None for word in words])[inverse]
+    if lost.any():
+        raise DataError(
+            "labels are missing (empty or NaN)",
+            got=f"{int(lost.sum())} of {len(y)} rows, the first is row {int(lost.argmax())}",
+            where=f"{where}, label",
+            fix="label these rows or remove them",
+        )
+    return np.array(words, dtype=np.str_)[inverse]
+
+
+def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
+    """Return the label of each row as text, `[rows]`."""
+    if isinstance(task, MultiLabel):
+        if raw.y.dtype.kind != "U":
+            raise DataError(
+                "multi-label rows need text labels",
+                got=str(raw.y.dtype),
+                where=f"{raw.name}, label",
+                fix=f"join names with {task.separator!r}, as in 'a{task.separator}b'",
+            )
+        return raw.y
+    labels = canonical_labels(raw.y, raw.name)
+    kinds = len(np.unique(labels))
+    if kinds > 20 and kinds > raw.rows // 2:
+        raise DataError(
+            "nearly every row has its own label",
+            got=f"{kinds} labels in {raw.rows} rows",
+            where=f"{raw.name}, label",
+            fix="choose another label column, or task.kind = 'regression' for numbers",
+        )
+    return labels
+
+
+def target_of(raw: Raw) -> np.ndarray:
+    """Return the number that a regression predicts, float64 `[rows]`."""
+    target = numbers(raw.y, "number", column="label")
+    lost = np.isnan(target)
+    if lost.any():
+        raise DataError(
+            "targets are missing (empty or NaN)",
+            got=f"{int(lost.sum())} of {raw.rows} rows, the first is row {int(lost.argmax())}",
+            where=f"{raw.name}, label",
+            fix="fill in these rows or remove them",
+        )
+    return target
+
+
+def targets_of(task: Regression, answers: Answers) -> Regression:
+    """Fill in a regression's units from all clients' moments."""
+    _, mean, deviation = merged([said["target"] for _, said in answers])
+    if deviation == 0:
+        raise DataError(
+            "the target is constant: there is nothing to learn",
+            got=mean,
+            where="label",
+            fix="check the label column",
+        )
+    return replace(task, mean=mean, scale=deviation)
+
+
+def codes_of(
+    task: Classification | MultiLabel, answers: Answers, labels: np.ndarray, known: Sequence[str]
+) -> tuple[Classification | MultiLabel, np.ndarray]:
+    """Agree on classes and encode labels.
+
+    Args:
+        known: class names in a preferred order.
+
+    Returns:
+        the task filled in, and int64 `[rows]` (-1 where no client trains on the class), or float32
+        `[rows, labels]` of 0 and 1 for several labels a row.
+    """
+    several = isinstance(task, MultiLabel)
+    classes, counts = agree_labels(answers, task.classes or known, least=1 if several else 2)
+    place = {name.casefold(): i for i, name in enumerate(classes)}
+    words, inverse = np.unique(labels, return_inverse=True)
+    if not several:
+        codes = np.array([place.get(word.casefold(), -1) for word in words.tolist()], np.int64)
+        return task.filled(classes, counts), codes[inverse]
+    table = np.zeros((len(words), len(classes)), np.float32)
+    for row, word in enumerate(words.tolist()):
+        for label in word.split(task.separator):
+            if (key := label.strip().casefold()) in place:
+                table[row, place[key]] = 1
+    return task.filled(classes, counts), table[inverse]
+
+
+def _label(value: Any) -> str | None:
+    if isinstance(value, float):
+        if isnan(value):
+            return None
+        return str(int(value)) if value.is_integer() else repr(value)
+    text = str(value).strip()
+    if text.casefold() in MISSING:
+        return None
+    try:
+        number = float(text)
+    except ValueError:
+        return text
+    return str(int(number)) if number.is_integer() else text

@@ -1,0 +1,284 @@
+"""From a source to shards: own, agree, apply, split, write. The straight line of this folder."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+from archipelago.core.meter import MeterRow
+from archipelago.core.seeds import Seed
+from archipelago.data.answers import LocalRows
+from archipelago.data.labels import Answers, codes_of, labels_of, target_of, targets_of
+from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
+from archipelago.data.preparation import Preparation
+from archipelago.data.preprocess import Preprocess
+from archipelago.data.raw import Raw
+from archipelago.data.shards import Shards, Signature
+from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
+from archipelago.data.statistics import Clients, agree_columns, merged
+from archipelago.data.tasks import Classification, MultiLabel, Regression
+
+__all__ = ["Prepared", "Source", "Summary", "prepare"]
+
+_Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where rows come from."""
+
+    def load(self) -> Raw:
+        """Read all rows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """One client in numbers. Showing `labels` to others is a release: they describe its people.
+
+    Attributes:
+        train: rows to train on.
+        validation: rows to validate on.
+        test: sealed rows.
+        labels: train rows of each class; empty for a regression.
+        held_out: whether it never trains.
+    """
+
+    client: int
+    name: str
+    train: int
+    validation: int
+    test: int
+    labels: tuple[int, ...] = ()
+    held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a run needs of its data.
+
+    Attributes:
+        shards: rows by client, inputs already prepared.
+        rows: what the statistics round cost.
+        preparation: turns raw rows into inputs, then and later.
+        summaries: one for each client.
+    """
+
+    shards: Shards
+    rows: tuple[MeterRow, ...]
+    preparation: Preparation
+    summaries: tuple[Summary, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Owned:
+    """Rows with their owners and parts. `labels` or `target` is None, as the task has it."""
+
+    raw: Raw
+    names: tuple[str, ...]
+    held: frozenset[int]
+    spans: _Spans
+    labels: np.ndarray | None
+    target: np.ndarray | None
+    separator: str
+
+    def local(self, client: int) -> LocalRows:
+        """Return one client's train rows: all that its half of the statistics round sees."""
+        rows, raw = self.spans[client][TRAIN], self.raw
+        return LocalRows(
+            client=client,
+            name=self.names[client],
+            x=(
+                {name: column[rows] for name, column in raw.x.items()}
+                if isinstance(raw.x, Mapping)
+                else raw.x[rows]
+            ),
+            labels=None if self.labels is None else self.labels[rows],
+            target=None if self.target is None else self.target[rows],
+            scale=raw.scale,
+            categorical=raw.categorical,
+            separator=self.separator,
+        )
+
+
+def prepare(
+    source: Source,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    split: Split,
+    task: Classification | MultiLabel | Regression,
+    *,
+    seed: Seed,
+    directory: str | Path,
+    preprocess: Preprocess | None = None,
+) -> Prepared:
+    """Give rows to clients, hold the statistics round over train rows, write the shards.
+
+    Args:
+        directory: for the prepared rows; made if absent. They are their owners': the study
+            removes it at the end of a run.
+
+    Raises:
+        DataError: a file, silo, column or label cannot be used; it is named.
+        ConfigError: the partition or the split asks for what the data cannot give.
+    """
+    owned = _own(source.load(), partition, split, task, seed)
+    raw, held = owned.raw, owned.held
+    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
+    answers = clients.ask({"ask": "schema"})
+    filled, y = _targets(task, answers, owned)
+    preparation, x = _inputs(raw, clients, answers, preprocess or Preprocess())
+    shards = Shards.write(
+        directory,
+        signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
+        names=owned.names,
+        held_out=sorted(held),
+        x=x,
+        y=y,
+        spans=owned.spans,
+        affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
+    )
+    (Path(directory) / "preparation.json").write_text(preparation.to_json())
+    return Prepared(
+        shards=shards,
+        rows=tuple(clients.meter),
+        preparation=preparation,
+        summaries=tuple(_summaries(owned, y, filled)),
+    )
+
+
+def _own(
+    raw: Raw,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    split: Split,
+    task: Classification | MultiLabel | Regression,
+    seed: Seed,
+) -> _Owned:
+    labels = target = None
+    if isinstance(task, Regression):
+        target = target_of(raw)
+        strata = _fifths(target)
+    else:
+        labels = labels_of(raw, task)
+        strata = np.unique(labels, return_inverse=True)[1]
+    owner, names = assign(partition, raw, strata, seed.child("partition"))
+    held = frozenset(split.held(len(names), seed.child("split")))
+    return _Owned(
+        raw=raw,
+        names=names,
+        held=held,
+        spans=_spans(raw, split, strata, (owner, names, held), seed.child("split")),
+        labels=labels,
+        target=target,
+        separator=task.separator if isinstance(task, MultiLabel) else "",
+    )
+
+
+def _spans(
+    raw: Raw,
+    split: Split,
+    strata: np.ndarray,
+    owners: tuple[np.ndarray, tuple[str, ...], frozenset[int]],
+    seed: Seed,
+) -> _Spans:
+    owner, names, held = owners
+    order = np.argsort(owner, kind="stable")
+    cuts = np.searchsorted(owner[order], np.arange(len(names) + 1))
+    none = np.zeros(0, np.int64)
+    out: _Spans = []
+    for client, name in enumerate(names):
+        rows = order[cuts[client] : cuts[client + 1]]
+        if client in held:
+            out.append((none, none, rows))
+            continue
+        part = split.parts(
+            strata[rows],
+            client=name,
+            seed=seed.child("client", client),
+            groups=None if raw.groups is None else raw.groups[rows],
+            official=None if raw.official is None else raw.official[rows],
+        )
+        out.append((rows[part == TRAIN], rows[part == VALIDATION], rows[part == TEST]))
+    return out
+
+
+def _targets(
+    task: Classification | MultiLabel | Regression, answers: Answers, owned: _Owned
+) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
+    """Fill in the task, and encode every row's target."""
+    if owned.target is not None and isinstance(task, Regression):
+        return targets_of(task, answers), owned.target.astype(np.float32)
+    if owned.labels is None or isinstance(task, Regression):
+        raise AssertionError("a task has labels or a target")
+    filled, codes = codes_of(task, answers, owned.labels, owned.raw.classes)
+    if isinstance(task, MultiLabel):
+        return filled, codes
+    for spans, name in zip(owned.spans, owned.names, strict=True):
+        rows = np.concatenate(spans)
+        unseen = rows[codes[rows] < 0]
+        if len(unseen):
+            raise DataError(
+                "a class has no train row at any client",
+                got=str(owned.labels[unseen[0]]),
+                where=f"client {name!r}, label",
+                fix="remove this class, or use another seed or a smaller test share",
+            )
+    return filled, codes
+
+
+def _inputs(
+    raw: Raw, clients: Clients, answers: Answers, preprocess: Preprocess
+) -> tuple[Preparation, np.ndarray]:
+    if isinstance(raw.x, Mapping):
+        columns, notes = agree_columns(clients, answers, preprocess)
+        width = sum(len(column.features) for column in columns)
+        made = Preparation(modality="table", shape=(width,), columns=columns, notes=notes)
+        return made, made.apply(raw.x)
+    pooled = [merged([said["channels"][c] for _, said in answers]) for c in range(raw.x.shape[1])]
+    if not np.isfinite(pooled).all():
+        raise DataError(
+            "values are missing or infinite",
+            where=raw.name,
+            fix="only tables may miss values: fill these in, or leave the rows out",
+        )
+    unit = np.broadcast_to(raw.scale, len(pooled)).tolist()
+    made = Preparation(
+        modality=raw.modality,
+        shape=raw.x.shape[1:],
+        multiply=tuple(s / (d or 1.0) for s, (_, _, d) in zip(unit, pooled, strict=True)),
+        add=tuple(-m / (d or 1.0) for _, m, d in pooled),
+    )
+    # integers stay as they are on disk and are scaled when fetched: a quarter of the bytes
+    return made, raw.x if raw.x.dtype in (np.uint8, np.int16) else made.apply(raw.x)
+
+
+def _summaries(
+    owned: _Owned, y: np.ndarray, task: Classification | MultiLabel | Regression
+) -> list[Summary]:
+    out: list[Summary] = []
+    for client, (train, validation, test) in enumerate(owned.spans):
+        if isinstance(task, MultiLabel):
+            labels = tuple(y[train].sum(0).astype(int).tolist())
+        elif isinstance(task, Classification):
+            labels = tuple(np.bincount(y[train], minlength=task.outputs).tolist())
+        else:
+            labels = ()
+        summary = Summary(
+            client=client,
+            name=owned.names[client],
+            train=len(train),
+            validation=len(validation),
+            test=len(test),
+            labels=labels,
+            held_out=client in owned.held,
+        )
+        out.append(summary)
+    return out
+
+
+def _fifths(target: np.ndarray) -> np.ndarray:
+    """Return 0..4 by rank: strata of a numeric target."""
+    edges = np.quantile(target, [0.2, 0.4, 0.6, 0.8])
+    return np.searchsorted(edges, target).astype(np.int64)

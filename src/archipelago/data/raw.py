@@ -1,0 +1,101 @@
+"""What a source hands over: rows as their owners keep them, nothing learned yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+
+__all__ = ["Modality", "Raw", "modality_of"]
+
+Modality = Literal["image", "series", "table"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Raw:
+    """All rows of a simulation, or of the silos on this machine.
+
+    Attributes:
+        name: of the data set, for messages.
+        modality: decides which networks fit.
+        x: image `[rows, channels, height, width]`, series `[rows, channels, steps]` (uint8, int16
+            or float32); for a table the columns by name, each `[rows]`, text or float64 with NaN.
+        y: labels `[rows]`: text, integers, booleans or floats.
+        natural: whose row it is, an index into `names`; None where nobody owns rows.
+        names: of the natural clients.
+        scale: what one unit of the stored integers means, one value or one a channel.
+        classes: class names in a preferred order; empty: sorted.
+        groups: rows with the same number never part in a split (overlapping windows); None: each
+            row is alone.
+        official: rows of the published test split; None where there is none.
+        categorical: numeric columns to be read as categories.
+    """
+
+    name: str
+    modality: Modality
+    x: np.ndarray | Mapping[str, np.ndarray]
+    y: np.ndarray
+    natural: np.ndarray | None = None
+    names: tuple[str, ...] = ()
+    scale: np.ndarray = field(default_factory=lambda: np.ones(1))
+    classes: tuple[str, ...] = ()
+    groups: np.ndarray | None = None
+    official: np.ndarray | None = None
+    categorical: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.rows == 0:
+            raise DataError("no rows", where=self.name, fix="check the path and the file")
+        lengths = {
+            "y": len(self.y),
+            **{
+                name: len(value)
+                for name in ("natural", "groups", "official")
+                if (value := getattr(self, name)) is not None
+            },
+        }
+        for what, length in lengths.items():
+            if length != self.rows:
+                raise DataError(
+                    f"x and {what} have different numbers of rows",
+                    got=(self.rows, length),
+                    where=self.name,
+                )
+        arrays = self.x.values() if isinstance(self.x, Mapping) else (self.x,)
+        for array in (*arrays, self.y):
+            if array.dtype.hasobject:
+                raise DataError(
+                    "object-typed arrays are not read: they can run code when unpickled",
+                    got=array.dtype,
+                    where=self.name,
+                    fix="save numbers or fixed-width text, e.g. x.astype('float32')",
+                )
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        if isinstance(self.x, Mapping):
+            return len(next(iter(self.x.values()))) if self.x else 0
+        return len(self.x)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one row; of a table its number of columns."""
+        return (len(self.x),) if isinstance(self.x, Mapping) else self.x.shape[1:]
+
+
+def modality_of(x: np.ndarray, where: str) -> Modality:
+    """Guess what an array holds: 2 axes are a table, 4 images, 3 grey images (uint8) or series."""
+    if x.ndim == 2:
+        return "table"
+    if x.ndim == 4 or (x.ndim == 3 and x.dtype == np.uint8):
+        return "image"
+    if x.ndim == 3:
+        return "series"
+    raise DataError(
+        "x must have 2 axes (table), 3 (series, grey images) or 4 (images)",
+        got=x.shape,
+        where=where,
+    )

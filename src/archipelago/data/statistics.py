@@ -1,0 +1,322 @@
+"""The server's half of the statistics round: ask, meter, merge, agree.
+
+Every request and every answer is one frame; its bytes are a meter row. Answers are merged in the
+order of client numbers, so the agreement is the same on every machine.
+
+References:
+    Chan, Golub & LeVeque 1983, The American Statistician 37(3): merging of means and squares.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+from archipelago.core.meter import MeterRow
+from archipelago.data.answers import HISTOGRAM, LocalRows, answer
+from archipelago.data.columns import Kind
+from archipelago.data.preparation import Column
+from archipelago.data.preprocess import Preprocess
+from archipelago.wire.frame import join, length, pack, unpack
+
+__all__ = ["Clients", "agree_columns", "agree_labels", "merged"]
+
+_ANSWER_LIMIT = 1 << 24
+_ID_SHARE = 0.5
+"""A text column whose distinct values are more than this share of its rows is an id."""
+_MOSTLY = 0.5
+"""A column of which more than this share, but not all, reads as numbers is a fault, not text."""
+
+
+@dataclass(slots=True)
+class Clients:
+    """Asks every client and keeps what was said and what it cost. Appends to `meter` in place."""
+
+    rows_of: Callable[[int], LocalRows]
+    clients: Sequence[int]
+    meter: list[MeterRow] = field(default_factory=list)
+    rounds: int = 0
+
+    def ask(self, request: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        """Return each client's name and answer, in the order of `clients`."""
+        down = pack("statistics-request", request)
+        down_bytes, told = length(down), unpack(join(down)).fields
+        answers = []
+        for client in self.clients:
+            started = perf_counter()
+            rows = self.rows_of(client)
+            try:
+                up = join(pack("statistics-answer", answer(rows, told)))
+            except DataError as error:
+                raise DataError(
+                    error.what,
+                    got=error.got,
+                    where=f"silo {rows.name!r}, {error.where}",
+                    fix=error.fix,
+                ) from None
+            answers.append((rows.name, dict(unpack(up, limit=_ANSWER_LIMIT).fields)))
+            self.meter.append(
+                MeterRow(
+                    phase="statistics",
+                    round=self.rounds,
+                    branch=-1,
+                    client=client,
+                    kind="statistics",
+                    examples=rows.rows,
+                    bytes_down=down_bytes,
+                    bytes_up=len(up),
+                    seconds=perf_counter() - started,
+                )
+            )
+        self.rounds += 1
+        return answers
+
+
+def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
+    """Merge counts, means and squared deviations; returns count, mean, standard deviation."""
+    count = mean = squares = 0.0
+    for n, m, s in parts:
+        if n == 0:
+            continue
+        delta, total = m - mean, count + n
+        mean += delta * n / total
+        squares += s + delta * delta * count * n / total
+        count = total
+    return count, mean, (squares / count) ** 0.5 if count else 0.0
+
+
+def agree_labels(
+    answers: Sequence[tuple[str, Mapping[str, Any]]], preferred: Sequence[str], *, least: int = 2
+) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Agree on classes and count them over all clients.
+
+    Spellings that differ only in case are one class, under the most frequent spelling.
+
+    Args:
+        preferred: an order of class names known beforehand; others follow, sorted.
+        least: fewest classes that make a task.
+    """
+    spellings: dict[str, Counter[str]] = {}
+    for _, said in answers:
+        for label, count in said["labels"].items():
+            spellings.setdefault(label.casefold(), Counter())[label] += count
+    order = {name.casefold(): i for i, name in enumerate(preferred)}
+    keys = sorted(spellings, key=lambda key: (order.get(key, len(order)), _numeric_first(key)))
+    if len(keys) < least:
+        raise DataError(
+            "the label has one class only: there is nothing to learn",
+            got=[max(spellings[key]) for key in keys],
+            where="label",
+            fix="check the label column, or use the regression task for a numeric target",
+        )
+    names = tuple(
+        preferred[order[key]]
+        if key in order
+        else min(spellings[key], key=lambda name, key=key: (-spellings[key][name], name))
+        for key in keys
+    )
+    return names, tuple(sum(spellings[key].values()) for key in keys)
+
+
+def agree_columns(
+    clients: Clients,
+    schemas: Sequence[tuple[str, Mapping[str, Any]]],
+    preprocess: Preprocess,
+) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+    """Agree on the kind of each column, then on its scale or vocabulary.
+
+    Returns:
+        the columns, and notes on those that are not used.
+
+    Raises:
+        DataError: silos disagree on a column, or it cannot be read; silo and column are named.
+    """
+    specs = {
+        name: _agreed_kind(name, [(silo, said["columns"][name]) for silo, said in schemas])
+        for name in schemas[0][1]["columns"]
+    }
+    used = {name: spec for name, spec in specs.items() if not spec["dropped"]}
+    if not used:
+        raise DataError(
+            "no column is left to learn from",
+            got={name: spec["dropped"] for name, spec in specs.items()},
+            where="columns",
+            fix="add columns that vary and are not ids, or list them under categorical",
+        )
+    told = {name: {"kind": s["kind"], "order": s["order"]} for name, s in used.items()}
+    request = {"ask": "columns", "columns": told, "floor": preprocess.floor}
+    answers = clients.ask(request)
+    columns = {
+        name: (
+            _vocabulary(name, [said[name] for _, said in answers], preprocess)
+            if spec["kind"] == "category"
+            else _scaled(name, spec, [said[name] for _, said in answers], preprocess)
+        )
+        for name, spec in used.items()
+    }
+    if preprocess.scaling in ("robust", "quantile"):
+        columns |= _ranked(clients, columns, preprocess.scaling)
+    dropped = {
+        name: Column(name=name, kind=s["kind"], dropped=s["dropped"])
+        for name, s in specs.items()
+        if s["dropped"]
+    }
+    notes = tuple(f"column {name!r} is not used: {c.dropped}" for name, c in dropped.items())
+    return tuple(columns.get(name) or dropped[name] for name in specs), notes
+
+
+def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> dict[str, Any]:
+    full = [(silo, seen) for silo, seen in said if seen["present"]]
+    missing = any(seen["present"] < seen["rows"] for _, seen in said)
+    spec: dict[str, Any] = {"kind": "category", "order": "", "dropped": "", "missing": missing}
+    where = f"column {name!r}"
+    if not full:
+        return {**spec, "dropped": "it is empty at every silo"}
+    if any(seen["named"] for _, seen in full):
+        return spec
+
+    def share(what: str) -> list[float]:
+        return [seen[what] / seen["present"] for _, seen in full]
+
+    if min(share("number")) == 1:
+        return {**spec, "kind": "number"}
+    if min(share("boolean")) == 1:
+        return {**spec, "kind": "boolean"}
+    dmy, mdy = min(share("dmy")) == 1, min(share("mdy")) == 1
+    if dmy and mdy and any(seen["year_last"] for _, seen in full):
+        raise DataError(
+            "dates could be day first or month first",
+            where=where,
+            fix="write them as YEAR-MONTH-DAY, e.g. 2024-03-31",
+        )
+    if dmy or mdy:
+        return {**spec, "kind": "date", "order": "dmy" if dmy else "mdy"}
+    if max(share("dmy")) == 1 and max(share("mdy")) == 1 and min(share("dmy")) > 0:
+        raise DataError(
+            "dates are day first at one silo and month first at another",
+            where=where,
+            fix="write them as YEAR-MONTH-DAY, e.g. 2024-03-31",
+        )
+    _refuse_mixture(where, full)
+    distinct = max(seen["distinct"] / seen["present"] for _, seen in full)
+    if distinct > _ID_SHARE and max(seen["distinct"] for _, seen in full) > 20:
+        return {**spec, "dropped": "nearly every row has its own text, as in an id or a comment"}
+    return spec
+
+
+def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -> None:
+    for what in ("number", "dmy"):
+        plural = "numbers" if what == "number" else "dates"
+        read = [silo for silo, seen in full if seen[what] == seen["present"]]
+        rest = [silo for silo, seen in full if seen[what] == 0]
+        if read and rest:
+            odd, usual = (rest, read) if len(rest) <= len(read) else (read, rest)
+            raise DataError(
+                f"a column holds {plural} at some silos and text at others",
+                got=f"{plural} at {', '.join(read[:5])}; text at {', '.join(rest[:5])}",
+                where=f"silo {odd[0]!r}, {where}",
+                fix=f"write it as {usual[0]!r} does, drop it, or list it under categorical",
+            )
+    for silo, seen in full:
+        if seen["comma"] > _MOSTLY * seen["present"]:
+            raise DataError(
+                "numbers are written with a decimal comma",
+                where=f"silo {silo!r}, {where}",
+                fix="write 3.14, not 3,14",
+            )
+        if _MOSTLY * seen["present"] < seen["number"] < seen["present"]:
+            raise DataError(
+                "numbers are mixed with text",
+                got=f"{seen['present'] - seen['number']} of {seen['present']} values are text",
+                where=f"silo {silo!r}, {where}",
+                fix="leave unknown numbers empty, or list the column under categorical",
+            )
+
+
+def _vocabulary(name: str, said: Sequence[Mapping[str, Any]], preprocess: Preprocess) -> Column:
+    tally: Counter[str] = Counter()
+    for part in said:
+        tally.update(part["named"])
+    frequent = [word for word, count in tally.items() if count >= preprocess.floor]
+    kept = sorted(frequent, key=lambda word: (-tally[word], word))[: preprocess.categories]
+    missing = any(part["missing"] for part in said)
+    return Column(name=name, kind="category", vocabulary=tuple(sorted(kept)), indicator=missing)
+
+
+def _scaled(
+    name: str, spec: Mapping[str, Any], said: Sequence[Sequence[float]], preprocess: Preprocess
+) -> Column:
+    _, mean, deviation = merged(said)
+    kind: Kind = spec["kind"]
+    column = Column(name=name, kind=kind, order=spec["order"], fill=mean, indicator=spec["missing"])
+    if preprocess.scaling == "none":
+        return column
+    return Column(
+        name=name,
+        kind=kind,
+        order=spec["order"],
+        fill=mean,
+        indicator=spec["missing"],
+        shift=mean,
+        scale=deviation if deviation > 0 else 1.0,
+    )
+
+
+def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> dict[str, Column]:
+    """Ask for histograms, and scale by their quantiles."""
+    wide = {name: c for name, c in columns.items() if c.kind in ("number", "date")}
+    if not wide:
+        return {}
+    told = {
+        name: {"kind": c.kind, "order": c.order, "shift": c.shift, "scale": c.scale}
+        for name, c in wide.items()
+    }
+    answers = clients.ask({"ask": "histograms", "columns": told})
+    out = {}
+    for name, column in wide.items():
+        counts = np.sum([said[name] for _, said in answers], axis=0)
+        knots = [_quantile(counts, q, column) for q in np.linspace(0, 1, 65)]
+        middle, spread = knots[32], (knots[48] - knots[16]) / 2
+        out[name] = Column(
+            name=name,
+            kind=column.kind,
+            order=column.order,
+            indicator=column.indicator,
+            fill=middle,
+            shift=middle,
+            scale=spread if spread > 0 else column.scale,
+            knots=tuple(_rising(knots)) if scaling == "quantile" else (),
+        )
+    return out
+
+
+def _quantile(counts: np.ndarray, q: float, column: Column) -> float:
+    """Return the q-quantile of a histogram over the bins of `answers.bins`, linear within a bin."""
+    cumulative = np.cumsum(counts)
+    target = q * cumulative[-1]
+    place = min(int(np.searchsorted(cumulative, target)), HISTOGRAM - 1)
+    before = cumulative[place] - counts[place]
+    within = (target - before) / counts[place] if counts[place] else 0.5
+    unit = min(max((place + within) / HISTOGRAM, 0.5 / HISTOGRAM), 1 - 0.5 / HISTOGRAM)
+    side = 2 * unit - 1
+    return float(column.shift + column.scale * side / (1 - abs(side)))
+
+
+def _rising(knots: Sequence[float]) -> list[float]:
+    """Return strictly rising knots, as interpolation needs."""
+    out = [knots[0]]
+    for knot in knots[1:]:
+        step = max(abs(out[-1]), 1.0) * 1e-9
+        out.append(max(knot, out[-1] + step))
+    return out
+
+
+def _numeric_first(key: str) -> tuple[int, float, str]:
+    try:
+        return (0, float(key), key)
+    except ValueError:
+        return (1, 0.0, key)

@@ -1,0 +1,327 @@
+"""What is predicted: the loss, and metrics from statistics that add up over clients.
+
+A client sends one vector of `length` float64; vectors are added; `metrics` reads the sum. So a
+metric over many clients is the metric over all their rows, whoever holds them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isnan
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from archipelago.core.checks import one_of
+from archipelago.core.errors import ConfigError, did_you_mean
+from archipelago.data.scores import BINS, auroc, average_precision, counts_of, of_confusion
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Classification", "MultiLabel", "Regression", "Task", "task_from_json", "task_to_json"]
+
+LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What every task offers besides its fields (`kind`, `metric`, `outputs`, `length`)."""
+
+    def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Mean over rows, a scalar with a gradient."""
+        ...
+
+    def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
+        """Sums over rows, `[length]` float64: add them over batches and clients."""
+        ...
+
+    def metrics(self, vector: np.ndarray) -> dict[str, float]:
+        """Named metrics of summed statistics."""
+        ...
+
+
+def _fits(metric: str, known: Sequence[str], task: str) -> None:
+    if metric not in known:
+        raise ConfigError(
+            f"this metric does not fit {task}",
+            got=metric,
+            where="task.metric",
+            fix=did_you_mean(metric, known),
+        )
+
+
+class _Scored:
+    """Direction and score of a task's chosen metric; shared by all tasks, never overridden."""
+
+    __slots__ = ()
+    metric: str
+
+    @property
+    def default_metric(self) -> str:
+        """The metric that a search optimises unless told otherwise."""
+        return self.metric
+
+    @staticmethod
+    def direction(metric: str) -> int:
+        """Return +1 where higher is better, -1 where lower is."""
+        return -1 if metric in LOWER_IS_BETTER else 1
+
+    def score(self, metrics: Mapping[str, float]) -> float:
+        """Return the chosen metric with its sign: higher is always better."""
+        return self.direction(self.metric) * metrics[self.metric]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classification(_Scored):
+    """One class a row.
+
+    Attributes:
+        metric: accuracy, balanced_accuracy, macro_f1, top5, log_loss, auroc or average_precision
+            (the last two are binned and one-vs-rest; with more than two classes they are computed
+            only when asked for here, since their histograms take 16 kB a class).
+        balance: weigh classes in the training loss by the inverse of their frequency.
+        classes: names in the order of the outputs; empty until the statistics round agrees them.
+        weights: class weights in the loss; set by the statistics round when `balance` is true.
+    """
+
+    kind: Literal["classification"] = "classification"
+    metric: str = "accuracy"
+    balance: bool = False
+    classes: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    METRICS = (
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "top5",
+        "log_loss",
+        "auroc",
+        "average_precision",
+    )
+
+    def __post_init__(self) -> None:
+        _fits(self.metric, self.METRICS, "classification")
+
+    @property
+    def outputs(self) -> int:
+        """Logits a row: one for each class."""
+        return len(self.classes)
+
+    @property
+    def _curves(self) -> int:
+        wanted = self.metric in ("auroc", "average_precision")
+        return 1 if self.outputs == 2 else self.outputs * wanted
+
+    @property
+    def length(self) -> int:
+        """Size of the statistics vector: n, loss, top-5 hits, confusion, histograms."""
+        return 3 + self.outputs**2 + self._curves * 2 * BINS
+
+    def filled(self, classes: Sequence[str], counts: Sequence[int]) -> "Classification":
+        """Return the task with agreed classes and, if `balance`, weights n / (k n_c)."""
+        total = sum(counts)
+        weights = tuple(total / (len(counts) * max(c, 1)) for c in counts) if self.balance else ()
+        return replace(self, classes=tuple(classes), weights=self.weights or weights)
+
+    def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Cross-entropy, weighted by class where weights are set, divided by rows."""
+        from torch.nn.functional import cross_entropy
+
+        if not self.weights:
+            return cross_entropy(logits, y)
+        weight = logits.new_tensor(self.weights)
+        return cross_entropy(logits, y, weight=weight, reduction="sum") / len(y)
+
+    def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
+        """Sums over rows, `[length]` float64."""
+        k = self.outputs
+        z = logits.detach().cpu().double().numpy()
+        true = y.detach().cpu().numpy()
+        if len(z) == 0:
+            return np.zeros(self.length)
+        log_p = _log_softmax(z)
+        mine = z[np.arange(len(true)), true]
+        rank = (z > mine[:, None]).sum(1)
+        head = [len(true), -log_p[np.arange(len(true)), true].sum(), (rank < 5).sum()]
+        confusion = np.bincount(true * k + z.argmax(1), minlength=k * k)
+        curves = [counts_of(_log_odds(log_p[:, c]), true == c) for c in self._classes_with_curve()]
+        return np.concatenate([np.array(head, np.float64), confusion, *(c.ravel() for c in curves)])
+
+    def metrics(self, vector: np.ndarray) -> dict[str, float]:
+        """Return metrics in [0, 1] and `log_loss` in nats; NaN where undefined."""
+        n, k = max(vector[0], 1.0), self.outputs
+        out = of_confusion(vector[3 : 3 + k * k].reshape(k, k))
+        out["log_loss"] = float(vector[1] / n) if vector[0] else float("nan")
+        if k > 5 or self.metric == "top5":
+            out["top5"] = float(vector[2] / n) if vector[0] else float("nan")
+        if self._curves:
+            curves = vector[3 + k * k :].reshape(self._curves, 2, BINS)
+            out["auroc"] = _mean([auroc(c) for c in curves])
+            out["average_precision"] = _mean([average_precision(c) for c in curves])
+        return out
+
+    def _classes_with_curve(self) -> Sequence[int]:
+        return [1] if self.outputs == 2 else range(self._curves)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiLabel(_Scored):
+    """Any number of labels a row; the label column joins them with `separator`.
+
+    Attributes:
+        metric: accuracy (share of right decisions over rows and labels), macro_f1, micro_f1,
+            log_loss, or binned auroc or average_precision (macro over labels).
+        separator: between label names in one field.
+        classes: label names in the order of the outputs.
+    """
+
+    kind: Literal["multi-label"] = "multi-label"
+    metric: str = "macro_f1"
+    separator: str = ";"
+    classes: tuple[str, ...] = ()
+
+    METRICS = ("accuracy", "macro_f1", "micro_f1", "log_loss", "auroc", "average_precision")
+
+    def __post_init__(self) -> None:
+        _fits(self.metric, self.METRICS, "multi-label classification")
+
+    @property
+    def outputs(self) -> int:
+        """Logits a row: one for each label."""
+        return len(self.classes)
+
+    @property
+    def length(self) -> int:
+        """Size of the statistics vector: n, loss, three counts a label, histograms."""
+        return 2 + self.outputs * (3 + 2 * BINS * self._curves)
+
+    @property
+    def _curves(self) -> bool:
+        return self.metric in ("auroc", "average_precision")
+
+    def filled(self, classes: Sequence[str], counts: Sequence[int]) -> "MultiLabel":
+        """Return the task with agreed labels."""
+        del counts
+        return replace(self, classes=tuple(classes))
+
+    def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Binary cross-entropy, mean over rows and labels. `y` is `[rows, labels]` of 0 and 1."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, y)
+
+    def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
+        """Sums over rows, `[length]` float64."""
+        z = logits.detach().cpu().double().numpy()
+        true = y.detach().cpu().numpy() > 0.5
+        said = z > 0
+        loss = np.logaddexp(0, np.where(true, -z, z)).mean(1).sum() if self.outputs else 0.0
+        counts = [(said & true).sum(0), (said & ~true).sum(0), (~said & true).sum(0)]
+        curves = [counts_of(z[:, c], true[:, c]).ravel() for c in range(z.shape[1])]
+        head = np.array([len(z), loss], np.float64)
+        return np.concatenate([head, *counts, *(curves if self._curves else ())])
+
+    def metrics(self, vector: np.ndarray) -> dict[str, float]:
+        """Return metrics in [0, 1] and `log_loss` in nats; NaN where undefined."""
+        n, k = vector[0], self.outputs
+        hit, extra, missed = vector[2 : 2 + 3 * k].reshape(3, k)
+        if n == 0:
+            return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "log_loss"), float("nan"))
+        f1 = 2 * hit / np.maximum(2 * hit + extra + missed, 1)
+        micro = 2 * hit.sum() / max(float((2 * hit + extra + missed).sum()), 1.0)
+        out = {
+            "accuracy": float(1 - (extra + missed).sum() / (n * k)),
+            "macro_f1": float(f1.mean()),
+            "micro_f1": float(micro),
+            "log_loss": float(vector[1] / n),
+        }
+        if self._curves:
+            curves = vector[2 + 3 * k :].reshape(k, 2, BINS)
+            out["auroc"] = _mean([auroc(c) for c in curves])
+            out["average_precision"] = _mean([average_precision(c) for c in curves])
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Regression(_Scored):
+    """One number a row, learned in standard units and reported in the target's own.
+
+    Attributes:
+        metric: rmse, mae (lower is better) or r2.
+        mean: of the target over all clients' train rows; set by the statistics round.
+        scale: its standard deviation; set by the statistics round.
+    """
+
+    kind: Literal["regression"] = "regression"
+    metric: str = "rmse"
+    mean: float = 0.0
+    scale: float = 1.0
+
+    METRICS = ("rmse", "mae", "r2")
+
+    def __post_init__(self) -> None:
+        _fits(self.metric, self.METRICS, "regression")
+
+    @property
+    def outputs(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def length(self) -> int:
+        """Size of the statistics vector: n, squared and absolute error, target moments."""
+        return 5
+
+    def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Mean squared error in standard units. `logits` `[rows, 1]`, `y` `[rows]`."""
+        return ((logits.reshape(-1) - (y - self.mean) / self.scale) ** 2).mean()
+
+    def predict(self, logits: np.ndarray) -> np.ndarray:
+        """Return predictions in the target's own units, `[rows]`."""
+        return np.asarray(logits, np.float64).reshape(-1) * self.scale + self.mean
+
+    def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
+        """Sums over rows, `[length]` float64; target moments about the agreed mean."""
+        true = y.detach().cpu().double().numpy() - self.mean
+        error = logits.detach().cpu().double().numpy().reshape(-1) * self.scale - true
+        return np.array(
+            [len(true), (error**2).sum(), np.abs(error).sum(), true.sum(), (true**2).sum()]
+        )
+
+    def metrics(self, vector: np.ndarray) -> dict[str, float]:
+        """Return `rmse` and `mae` in the target's units and `r2`; NaN where undefined."""
+        n, squared, absolute, total, square = (float(v) for v in vector)
+        if n == 0:
+            return dict.fromkeys(self.METRICS, float("nan"))
+        spread = square - total**2 / n
+        r2 = 1 - squared / spread if spread > 0 else float("nan")
+        return {"rmse": (squared / n) ** 0.5, "mae": absolute / n, "r2": r2}
+
+
+def task_to_json(task: Classification | MultiLabel | Regression) -> dict[str, Any]:
+    """Return plain JSON data; `task_from_json` is its inverse."""
+    return asdict(task)
+
+
+def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Regression:
+    """Rebuild what `task_to_json` wrote."""
+    kinds = {"classification": Classification, "multi-label": MultiLabel, "regression": Regression}
+    one_of("task.kind", data["kind"], kinds)
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+    return kinds[data["kind"]](**fields)
+
+
+def _log_softmax(z: np.ndarray) -> np.ndarray:
+    shifted = z - z.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+
+
+def _log_odds(log_p: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return log_p - np.log(-np.expm1(np.minimum(log_p, -1e-300)))
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if not isnan(value)]
+    return sum(finite) / len(finite) if finite else float("nan")
