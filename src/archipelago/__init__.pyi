@@ -26,6 +26,15 @@ from archipelago.data.partition import Iid as Iid
 from archipelago.data.partition import Natural as Natural
 from archipelago.data.partition import Quantity as Quantity
 from archipelago.data.preprocess import Preprocess as Preprocess
+from archipelago.data.raw import Raw as Raw
+from archipelago.data.sources.arrays import Arrays as Arrays
+from archipelago.data.sources.bundled import BreastCancer as BreastCancer
+from archipelago.data.sources.bundled import Diabetes as Diabetes
+from archipelago.data.sources.bundled import Digits as Digits
+from archipelago.data.sources.bundled import Wine as Wine
+from archipelago.data.sources.files import Files as Files
+from archipelago.data.sources.images import ImageFolder as ImageFolder
+from archipelago.data.sources.named import Named as Named
 from archipelago.data.split import Split as Split
 from archipelago.data.tasks import Classification as Classification
 from archipelago.data.tasks import MultiLabel as MultiLabel

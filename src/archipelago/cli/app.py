@@ -28,6 +28,7 @@ _RUN, _SHIP, _LEARN = "Search", "Ship", "Look around"
 for _verb in (verbs_run.new, verbs_run.check):
     app.command(rich_help_panel=_RUN)(_verb)
 app.command(rich_help_panel=_SHIP)(verbs_ship.runs)
+app.add_typer(verbs_learn.data, name="data", rich_help_panel=_LEARN)
 for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.doctor):
     app.command(rich_help_panel=_LEARN)(_verb)
 

@@ -1,11 +1,34 @@
-"""What there is and whether it works here: parts, cite, doctor."""
+"""What there is and whether it works here: data, parts, cite, doctor."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["cite", "doctor", "parts"]
+__all__ = ["cite", "data", "doctor", "parts"]
+
+data = typer.Typer(invoke_without_command=True, help="List data sets, or show one.")
+
+
+@data.callback()
+def _data(context: typer.Context) -> None:
+    """List data sets, or show one."""
+    if context.invoked_subcommand is None:
+        from archipelago.cli.datasets import listed
+
+        print("\n".join(listed()))
+
+
+@data.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A data set, or a run file.")],
+) -> None:
+    """Print rows, shapes, classes, clients and label skew of one data set."""
+    from archipelago.cli.datasets import run_of, shown
+    from archipelago.config.load import load
+
+    run = load(name) if name.endswith(".toml") else run_of(name)
+    print("\n".join(shown(run)))
 
 
 def parts(

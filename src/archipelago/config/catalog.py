@@ -18,6 +18,15 @@ Catalog = Mapping[str, Mapping[str, str]]
 """Section -> kind -> `module:Class`."""
 
 CATALOG: Final[Catalog] = {
+    "data": {
+        "digits": "archipelago.data.sources.bundled:Digits",
+        "breast-cancer": "archipelago.data.sources.bundled:BreastCancer",
+        "wine": "archipelago.data.sources.bundled:Wine",
+        "diabetes": "archipelago.data.sources.bundled:Diabetes",
+        "files": "archipelago.data.sources.files:Files",
+        "image-folder": "archipelago.data.sources.images:ImageFolder",
+        "named": "archipelago.data.sources.named:Named",
+    },
     "partition": {
         "dirichlet": "archipelago.data.partition:Dirichlet",
         "iid": "archipelago.data.partition:Iid",

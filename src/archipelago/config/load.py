@@ -40,11 +40,25 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Run:
         ConfigFaults: everything that is wrong with the file.
         ConfigError: there is no such file, or it cannot be read.
     """
-    return loads(_text_of(Path(path)), overrides, source=str(path))
+    place = Path(path)
+    return loads(_text_of(place), overrides, source=str(path), folder=place.parent)
 
 
-def loads(text: str, overrides: Sequence[str] = (), *, source: str = "the run file") -> Run:
-    """Read a run from TOML text; `source` names it in errors.
+def loads(
+    text: str,
+    overrides: Sequence[str] = (),
+    *,
+    source: str = "the run file",
+    folder: str | Path = ".",
+) -> Run:
+    """Read a run from TOML text.
+
+    Args:
+        text: of the file.
+        overrides: `section.option=value`, each stronger than the file.
+        source: names the text in errors.
+        folder: where relative `data.paths` of the text begin. Those of `overrides` begin in the
+            working directory. Both become absolute: a run can then be resumed from anywhere.
 
     Example:
         >>> loads('seed = 7').seed
@@ -56,7 +70,8 @@ def loads(text: str, overrides: Sequence[str] = (), *, source: str = "the run fi
         raise ConfigError(
             f"is not TOML: {str(error)[0].lower()}{str(error)[1:]}", where=source
         ) from None
-    tables, faults = apply(tables, overrides)
+    tables, faults = apply(_absolute(tables, Path(folder)), overrides)
+    tables = _absolute(tables, Path.cwd())
     known = {field.name for field in fields(Run)}
     values: dict[str, Any] = {}
     for name, value in tables.items():
@@ -104,6 +119,15 @@ def preset(name: str) -> str:
     if name not in presets():
         raise ConfigError("no such preset", got=name, fix=did_you_mean(name, presets()))
     return (_PRESETS / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def _absolute(tables: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    data = tables.get("data")
+    paths = data.get("paths") if isinstance(data, Mapping) else None
+    if not isinstance(paths, list):
+        return tables
+    whole = [str(folder.absolute() / path) if isinstance(path, str) else path for path in paths]
+    return {**tables, "data": {**tables["data"], "paths": whole}}
 
 
 _PRESETS = Path(__file__).parent / "presets"
