@@ -27,7 +27,7 @@ __all__ = ["Clients", "agree_columns", "agree_labels", "merged"]
 
 _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
-"""A text column whose distinct values are more than this share of its rows is an id."""
+"""A text column whose distinct values are more than this share of its rows at the largest silo is an id."""
 _MOSTLY = 0.5
 """A column of which more than this share, but not all, reads as numbers is a fault, not text."""
 
@@ -202,8 +202,8 @@ def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> di
             fix="write them as YEAR-MONTH-DAY, e.g. 2024-03-31",
         )
     _refuse_mixture(where, full)
-    distinct = max(seen["distinct"] / seen["present"] for _, seen in full)
-    if distinct > _ID_SHARE and max(seen["distinct"] for _, seen in full) > 20:
+    largest = max((seen for _, seen in full), key=lambda seen: seen["present"])
+    if largest["distinct"] > max(20, _ID_SHARE * largest["present"]):
         return {**spec, "dropped": "nearly every row has its own text, as in an id or a comment"}
     return spec
 
@@ -212,7 +212,7 @@ def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -
     for what in ("number", "dmy"):
         plural = "numbers" if what == "number" else "dates"
         read = [silo for silo, seen in full if seen[what] == seen["present"]]
-        rest = [silo for silo, seen in full if seen[what] == 0]
+        rest = [silo for silo, seen in full if seen[what] < seen["present"]]
         if read and rest:
             odd, usual = (rest, read) if len(rest) <= len(read) else (read, rest)
             raise DataError(

@@ -227,7 +227,7 @@ class MultiLabel(_Scored):
         n, k = vector[0], self.outputs
         hit, extra, missed = vector[2 : 2 + 3 * k].reshape(3, k)
         if n == 0:
-            return dict.fromkeys(("accuracy", "macro_f1", "micro_f1", "log_loss"), float("nan"))
+            return dict.fromkeys(self.METRICS, float("nan"))
         f1 = 2 * hit / np.maximum(2 * hit + extra + missed, 1)
         micro = 2 * hit.sum() / max(float((2 * hit + extra + missed).sum()), 1.0)
         out = {

@@ -1,0 +1,145 @@
+"""Arrays and tensors from Python: a notebook's way in."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from archipelago.core.checks import one_of
+from archipelago.core.errors import DataError
+from archipelago.data.raw import Modality, Raw, modality_of
+
+__all__ = ["Arrays", "raw_of_arrays"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Arrays:
+    """NumPy arrays, CPU tensors, or a mapping of columns.
+
+    Attributes:
+        x: table `[rows, features]` or columns by name; series `[rows, steps, channels]`; images
+            `[rows, height, width]` or `[rows, height, width, channels]`. Bytes (uint8) are pixels.
+        y: labels or targets, `[rows]`.
+        clients: whose row it is, `[rows]` of any names; None: nobody's.
+        modality: `auto` guesses from the axes and the type.
+        channels: whether the channel axis comes last or first.
+        name: for messages.
+    """
+
+    kind: Literal["arrays"] = "arrays"
+    x: Any = None
+    y: Any = None
+    clients: Any = None
+    modality: str = "auto"
+    channels: str = "last"
+    name: str = "arrays"
+
+    def load(self) -> Raw:
+        """Check and take the arrays as they are."""
+        return raw_of_arrays(
+            self.x,
+            self.y,
+            clients=None if self.clients is None else np.asarray(self.clients),
+            modality=self.modality,
+            channels=self.channels,
+            name=self.name,
+        )
+
+
+def raw_of_arrays(
+    x: Any,
+    y: Any,
+    *,
+    clients: np.ndarray | None,
+    modality: str = "auto",
+    channels: str = "last",
+    name: str,
+    columns: Sequence[str] = (),
+    classes: Sequence[str] = (),
+) -> Raw:
+    """Bring arrays into the layout of `Raw`.
+
+    Args:
+        clients: names of the owners `[rows]`, or None.
+        columns: names of a table's columns; default `x0`, `x1`, …
+    """
+    one_of("data.modality", modality, ("auto", "image", "series", "table"))
+    one_of("data.channels", channels, ("first", "last"))
+    natural, names = None, ()
+    if clients is not None:
+        known, natural = np.unique(clients, return_inverse=True)
+        names = tuple(str(owner) for owner in known.tolist())
+    if isinstance(x, Mapping):
+        values: Any = {str(n): _plain(np.asarray(c), f"{name}, column {n!r}") for n, c in x.items()}
+        kind: Modality = "table"
+    else:
+        array = _plain(np.asarray(x), name)
+        guessed = modality_of(array, name)
+        kind = guessed if modality == "auto" else modality  # pyright: ignore[reportAssignmentType]
+        values = _arranged(array, kind, channels, name)
+        if kind == "table":
+            titles = columns or [f"x{i}" for i in range(values.shape[1])]
+            values = {str(t): values[:, i] for i, t in enumerate(titles)}
+    pixels = not isinstance(values, Mapping) and values.dtype == np.uint8
+    return Raw(
+        name=name,
+        modality=kind,
+        x=values,
+        y=_plain(np.asarray(y), f"{name}, y"),
+        natural=natural,
+        names=names,
+        scale=np.array([1 / 255 if pixels else 1.0]),
+        classes=tuple(classes),
+    )
+
+
+def _plain(array: np.ndarray, where: str) -> np.ndarray:
+    """Return text as fixed-width text and numbers as float64, int or bytes; refuse objects."""
+    if array.dtype.hasobject:
+        try:
+            listed = array.tolist()
+            flat = all(isinstance(v, str) for v in listed)
+        except TypeError:
+            flat, listed = False, []
+        if flat and listed:
+            return np.array(listed, dtype=np.str_)
+        raise DataError(
+            "object-typed arrays are not read: they can hide anything",
+            got=str(array.dtype),
+            where=where,
+            fix="give numbers or text of one type, e.g. x.astype('float32')",
+        )
+    if array.ndim == 0:
+        raise DataError("an array with rows is needed", got=str(array.dtype), where=where)
+    if array.dtype.kind in "fiubU":
+        return array
+    raise DataError(
+        "only numbers, booleans and text are read",
+        got=str(array.dtype),
+        where=where,
+        fix="convert the array, e.g. x.astype('float32')",
+    )
+
+
+def _arranged(array: np.ndarray, kind: Modality, channels: str, where: str) -> np.ndarray:
+    axes = {"table": (2,), "series": (2, 3), "image": (3, 4)}[kind]
+    if array.ndim not in axes:
+        raise DataError(
+            f"a {kind} has {' or '.join(map(str, axes))} axes",
+            got=array.shape,
+            where=where,
+            fix="rows come first; set data.modality if the guess is wrong",
+        )
+    if array.dtype.kind == "U":
+        if kind == "table":
+            return array
+        raise DataError(f"a {kind} holds numbers", got=str(array.dtype), where=where)
+    if kind == "table":
+        return array.astype(np.float64)
+    if array.ndim == axes[0]:
+        array = np.expand_dims(array, 1)
+    elif channels == "last":
+        array = np.moveaxis(array, -1, 1)
+    kept = array if array.dtype in (np.uint8, np.int16) else array.astype(np.float32)
+    return np.ascontiguousarray(kept)

@@ -1,0 +1,249 @@
+"""Your own tables and arrays: one file a silo, or one file with a column of owners."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from archipelago.core.checks import one_of
+from archipelago.core.errors import ConfigError, DataError, did_you_mean
+from archipelago.data.raw import Raw
+from archipelago.data.sources.arrays import raw_of_arrays
+from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
+
+__all__ = ["Files", "expand", "raw_of_columns"]
+
+_READERS = {".csv": read_csv, ".tsv": read_csv, ".gz": read_csv, ".parquet": read_parquet}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    """CSV (also .gz), Parquet (extra) or NPZ files.
+
+    Attributes:
+        paths: files or patterns such as `silos/*.csv`; several files are a silo each.
+        label: the column (in an NPZ: the array) to predict.
+        client: the column or array that says whose row it is, when one file holds all silos.
+        drop: columns that are not used.
+        categorical: numeric columns that are codes, to be read as categories.
+        modality: of NPZ arrays; `auto` guesses from axes and type.
+        channels: whether the channel axis of NPZ arrays is `last` or `first`.
+    """
+
+    kind: Literal["files"] = "files"
+    paths: tuple[str, ...] = ()
+    label: str = "label"
+    client: str = ""
+    drop: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+    modality: str = "auto"
+    channels: str = "last"
+
+    def __post_init__(self) -> None:
+        if not self.paths:
+            raise ConfigError("names no file", where="data.paths", fix="e.g. paths = ['a.csv']")
+        one_of("data.modality", self.modality, ("auto", "image", "series", "table"))
+        one_of("data.channels", self.channels, ("first", "last"))
+
+    def load(self) -> Raw:
+        """Read all files.
+
+        Raises:
+            DataError: a file is missing, empty or unreadable, lacks the label, or its columns
+                differ from the other silos'; the file and the column are named.
+        """
+        paths = expand(self.paths)
+        endings = {_ending(path) for path in paths}
+        if endings == {".npz"}:
+            return self._arrays(paths)
+        tables = [_reader(path)(path) for path in paths]
+        silos = _names(paths)
+        _same_columns(tables, silos)
+        for table, silo in zip(tables, silos, strict=True):
+            for column in (self.label, *((self.client,) if self.client else ())):
+                _present(column, table, silo)
+        joined = {n: _joined([t[n] for t in tables], n, silos) for n in tables[0]}
+        sizes = [len(next(iter(table.values()))) for table in tables]
+        owner = np.repeat(np.array(silos), sizes) if len(silos) > 1 else None
+        return raw_of_columns(
+            joined,
+            name=silos[0] if len(silos) == 1 else f"{len(silos)} files",
+            label=self.label,
+            client=self.client,
+            owner=owner,
+            drop=self.drop,
+            categorical=self.categorical,
+        )
+
+    def _arrays(self, paths: Sequence[Path]) -> Raw:
+        silos = _names(paths)
+        loaded = [read_npz(path) for path in paths]
+        label = self.label if all(self.label in arrays for arrays in loaded) else "y"
+        for arrays, silo in zip(loaded, silos, strict=True):
+            _present("x", arrays, silo)
+            _present(label, arrays, silo)
+            if arrays["x"].shape[1:] != loaded[0]["x"].shape[1:]:
+                raise DataError(
+                    "rows have another shape than at the other silos",
+                    got=f"{arrays['x'].shape[1:]}, at {silos[0]!r} {loaded[0]['x'].shape[1:]}",
+                    where=f"silo {silo!r}, array 'x'",
+                )
+            if arrays["x"].dtype != loaded[0]["x"].dtype:
+                raise DataError(
+                    "values have another type than at the other silos",
+                    got=f"{arrays['x'].dtype}, at {silos[0]!r} {loaded[0]['x'].dtype}",
+                    where=f"silo {silo!r}, array 'x'",
+                )
+        owner = None
+        if self.client:
+            for arrays, silo in zip(loaded, silos, strict=True):
+                _present(self.client, arrays, silo)
+            owner = np.concatenate([arrays[self.client] for arrays in loaded])
+        elif len(silos) > 1:
+            owner = np.repeat(np.array(silos), [len(arrays["x"]) for arrays in loaded])
+        first = loaded[0]
+        return raw_of_arrays(
+            np.concatenate([arrays["x"] for arrays in loaded]),
+            np.concatenate([arrays[label] for arrays in loaded]),
+            clients=owner,
+            modality=self.modality,
+            channels=self.channels,
+            name=silos[0] if len(silos) == 1 else f"{len(silos)} files",
+            columns=first["feature_names"].tolist() if "feature_names" in first else (),
+        )
+
+
+def raw_of_columns(
+    table: dict[str, np.ndarray],
+    *,
+    name: str,
+    label: str,
+    client: str = "",
+    owner: np.ndarray | None = None,
+    drop: Sequence[str] = (),
+    categorical: Sequence[str] = (),
+) -> Raw:
+    """Part a table's columns into features, label and owner."""
+    for column in (*drop, *categorical):
+        _present(column, table, name)
+    if client:
+        owner = np.array([str(value) for value in table[client].tolist()])
+        if (owner == "").any():
+            raise DataError(
+                "some rows have no owner",
+                got=f"{int((owner == '').sum())} rows",
+                where=f"{name}, column {client!r}",
+                fix="fill in the column, or remove these rows",
+            )
+    columns = {
+        title: values if title in categorical else _as_numbers(values)
+        for title, values in table.items()
+        if title not in (label, client, *drop)
+    }
+    natural, names = None, ()
+    if owner is not None:
+        known, natural = np.unique(owner, return_inverse=True)
+        names = tuple(known.tolist())
+    if not columns:
+        raise DataError("there is no column beside the label", where=name)
+    return Raw(
+        name=name,
+        modality="table",
+        x=columns,
+        y=table[label],
+        natural=natural,
+        names=names,
+        categorical=frozenset(categorical),
+    )
+
+
+def expand(paths: Sequence[str]) -> list[Path]:
+    """Return the files that paths and patterns name, in order."""
+    out: list[Path] = []
+    for path in paths:
+        found = sorted(glob(path)) if any(c in path for c in "*?[") else [path]
+        if not found:
+            raise DataError("no file fits this pattern", got=path, where="data.paths")
+        out.extend(Path(item) for item in found)
+    for path in out:
+        if not path.exists():
+            beside = path.parent.iterdir() if path.parent.is_dir() else ()
+            known = [item.name for item in beside]
+            raise DataError(
+                "no such file",
+                got=str(path),
+                where="data.paths",
+                fix=did_you_mean(path.name, known[:20]) if known else "check the folder",
+            )
+    return out
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.casefold()
+
+
+def _reader(path: Path):
+    reader = _READERS.get(_ending(path))
+    if reader is None:
+        raise DataError(
+            "files of this kind are not read, or not beside the others",
+            got=path.name,
+            where="data.paths",
+            fix="give .csv, .csv.gz, .tsv, .parquet, or only .npz files",
+        )
+    return reader
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    stems = [path.name.split(".")[0] for path in paths]
+    return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def _present(column: str, table: dict[str, np.ndarray], silo: str) -> None:
+    if column not in table:
+        raise DataError(
+            "there is no such column",
+            got=column,
+            where=f"silo {silo!r}",
+            fix=did_you_mean(column, table),
+        )
+
+
+def _same_columns(tables: Sequence[dict[str, np.ndarray]], silos: Sequence[str]) -> None:
+    # the silos are compared with the most common header, so that the odd one is named
+    headers = [frozenset(table) for table in tables]
+    usual = max(headers, key=headers.count)
+    for header, silo in zip(headers, silos, strict=True):
+        if header != usual:
+            absent, extra = sorted(usual - header), sorted(header - usual)
+            raise DataError(
+                "the columns differ from the other silos'",
+                got=f"absent: {', '.join(absent) or 'none'}; extra: {', '.join(extra) or 'none'}",
+                where=f"silo {silo!r}",
+                fix="rename or add these columns, or leave this silo out",
+            )
+
+
+def _joined(parts: Sequence[np.ndarray], name: str, silos: Sequence[str]) -> np.ndarray:
+    kinds = {part.dtype.kind for part in parts}
+    if "U" in kinds and len(kinds) > 1:
+        odd = next(s for p, s in zip(parts, silos, strict=True) if p.dtype.kind == "U")
+        raise DataError(
+            "a column holds text at one silo and numbers at another",
+            where=f"silo {odd!r}, column {name!r}",
+            fix="write it in one way everywhere, or drop it",
+        )
+    return np.concatenate(parts)
+
+
+def _as_numbers(values: np.ndarray) -> np.ndarray:
+    """Return float64 where every field is a plain number or empty; text otherwise."""
+    if values.dtype.kind != "U":
+        return values
+    try:
+        return np.where(values == "", "nan", values).astype(np.float64)
+    except ValueError:
+        return values

@@ -1,0 +1,117 @@
+"""From a file's bytes to columns or arrays; every fault names the file, and the row if any."""
+
+import csv
+import gzip
+import zipfile
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+
+from archipelago.core.errors import DataError, MissingExtra
+
+__all__ = ["read_csv", "read_npz", "read_parquet"]
+
+
+def read_csv(path: Path) -> dict[str, np.ndarray]:
+    """Read a CSV (comma, semicolon or tab; UTF-8; may be gzipped) as text columns."""
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            "the file is not UTF-8 text",
+            got=f"byte {error.start}",
+            where=str(path),
+            fix="save it as UTF-8",
+        ) from None
+    except (OSError, EOFError) as error:
+        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+    if not text.strip():
+        raise DataError("the file is empty", where=str(path), fix="check where it came from")
+    first = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=first.count)
+    try:
+        header, *rows = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter))
+    except csv.Error as error:
+        raise DataError("the file is not CSV", got=str(error), where=str(path)) from None
+    names = [name.strip() for name in header]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or "" in names:
+        raise DataError(
+            "the header needs one name for each column",
+            got=twice or names,
+            where=str(path),
+            fix="name every column once in the first line",
+        )
+    rows = [row for row in rows if row]
+    if not rows:
+        raise DataError("the file has a header and no rows", where=str(path))
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(names):
+            raise DataError(
+                f"a row has {len(row)} fields, the header {len(names)}",
+                where=f"{path}, row {number}",
+                fix="quote fields that hold the delimiter",
+            )
+    columns = zip(*rows, strict=True)
+    return {
+        name: np.char.strip(np.array(column, dtype=np.str_))
+        for name, column in zip(names, columns, strict=True)
+    }
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read the arrays of an NPZ, never unpickling."""
+    out: dict[str, np.ndarray] = {}
+    name = ""
+    if not zipfile.is_zipfile(path):
+        raise DataError("the file cannot be read: it is not an NPZ archive", where=str(path))
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for name in archive.files:
+                out[name] = archive[name]
+    except ValueError as error:
+        if "Object arrays" in str(error) or "allow_pickle" in str(error):
+            raise DataError(
+                "object-typed arrays are not read: they can run code when unpickled",
+                got=name or None,
+                where=str(path),
+                fix="save numbers or fixed-width text, e.g. x.astype('float32')",
+            ) from None
+        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+    if not out or any(len(array) == 0 for array in out.values() if array.ndim):
+        raise DataError("the file holds no rows", got=sorted(out), where=str(path))
+    return out
+
+
+def read_parquet(path: Path) -> dict[str, np.ndarray]:
+    """Read a Parquet table; needs the extra `parquet`."""
+    try:
+        pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")
+    except ImportError:
+        raise MissingExtra("pyarrow", "parquet", "reading Parquet") from None
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError("the file cannot be read", got=str(error)[:200], where=str(path)) from None
+    if table.num_rows == 0:
+        raise DataError("the file holds no rows", where=str(path))
+    out: dict[str, np.ndarray] = {}
+    for name in table.column_names:
+        values = table.column(name).to_pylist()
+        kinds = {type(value) for value in values if value is not None}
+        if kinds <= {int, float, bool}:
+            out[name] = np.array([float("nan") if v is None else v for v in values], np.float64)
+        elif any(issubclass(kind, (list, dict, bytes)) for kind in kinds):
+            raise DataError(
+                "a column holds lists, records or bytes",
+                where=f"{path}, column {name!r}",
+                fix="drop it, or write one plain value a row",
+            )
+        else:
+            out[name] = np.array(["" if v is None else str(v) for v in values], dtype=np.str_)
+    return out
