@@ -51,10 +51,14 @@ class LocalRows:
 
 
 def answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute what the server asks for: `schema`, `columns` or `histograms`."""
-    return {"schema": _schema, "columns": _columns, "histograms": _histograms}[request["ask"]](
-        rows, request
-    )
+    """Compute what the server asks for: `schema`, `columns`, `histograms` or `quality`."""
+    known = {
+        "schema": _schema,
+        "columns": _columns,
+        "histograms": _histograms,
+        "quality": quality_answer,
+    }
+    return known[request["ask"]](rows, request)
 
 
 def moments(values: np.ndarray) -> list[float]:
@@ -136,6 +140,55 @@ def _histograms(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
         kept = bins(values[~np.isnan(values)], spec["shift"], spec["scale"])
         out[name] = np.bincount(kept, minlength=HISTOGRAM).tolist()
     return out
+
+
+def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Count what is wrong with the rows: counts and shares only.
+
+    Returns:
+        `duplicates` (rows equal to an earlier one), `conflicts` (rows equal to one of another
+        label), `base` (share of the commonest label) and for each column how well it alone gives
+        the label, in `purity` (share of rows that have the commonest label of their value).
+    """
+    x = _table(rows)
+    del request
+    codes = [_codes(column) for column in x.values()]
+    whole = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    label = rows.labels if rows.labels is not None else rows.target
+    kinds = np.unique(label, return_inverse=True)[1] if label is not None else whole * 0
+    pairs = len(np.unique(whole * (kinds.max() + 1) + kinds))
+    groups = len(np.unique(whole))
+    common = _commonest(whole, kinds)
+    out: dict[str, Any] = {
+        "duplicates": len(whole) - pairs,
+        "conflicts": int(len(whole) - common) if pairs > groups else 0,
+        "base": float(np.bincount(kinds).max() / len(kinds)),
+        "purity": {},
+    }
+    if rows.labels is not None:
+        for name, code in zip(x, codes, strict=True):
+            # a value that one row has says nothing: only values shared by two rows and more count
+            shared = np.bincount(code)[code] >= 2
+            if shared.sum() >= len(code) / 2:
+                hit = _commonest(code[shared], kinds[shared]) / shared.sum()
+                out["purity"][name] = float(hit)
+    return out
+
+
+def _codes(column: np.ndarray) -> np.ndarray:
+    """Return a number for each distinct value."""
+    if column.dtype.kind == "U":
+        return np.unique(texts(column), return_inverse=True)[1]
+    return np.unique(column, return_inverse=True)[1]
+
+
+def _commonest(value: np.ndarray, kinds: np.ndarray) -> int:
+    """Count rows that have the commonest label among the rows of their value."""
+    width = int(kinds.max()) + 1
+    table, counts = np.unique(value * width + kinds, return_counts=True)
+    best = np.zeros(int(value.max()) + 1, np.int64)
+    np.maximum.at(best, table // width, counts)
+    return int(best.sum())
 
 
 def _table(rows: LocalRows) -> Mapping[str, np.ndarray]:

@@ -21,7 +21,7 @@ from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
 from archipelago.data.statistics import Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
-__all__ = ["Prepared", "Source", "Summary", "prepare"]
+__all__ = ["Owned", "Prepared", "Source", "Summary", "own", "prepare"]
 
 _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -74,7 +74,7 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Owned:
+class Owned:
     """Rows with their owners and parts. `labels` or `target` is None, as the task has it."""
 
     raw: Raw
@@ -124,7 +124,7 @@ def prepare(
         DataError: a file, silo, column or label cannot be used; it is named.
         ConfigError: the partition or the split asks for what the data cannot give.
     """
-    owned = _own(source.load(), partition, split, task, seed)
+    owned = own(source.load(), partition, split, task, seed)
     raw, held = owned.raw, owned.held
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
     answers = clients.ask({"ask": "schema"})
@@ -149,13 +149,14 @@ def prepare(
     )
 
 
-def _own(
+def own(
     raw: Raw,
     partition: Iid | Dirichlet | Classes | Quantity | Natural,
     split: Split,
     task: Classification | MultiLabel | Regression,
     seed: Seed,
-) -> _Owned:
+) -> Owned:
+    """Give rows to clients and part them; nothing is learned from them yet."""
     labels = target = None
     if isinstance(task, Regression):
         target = target_of(raw)
@@ -165,7 +166,7 @@ def _own(
         strata = np.unique(labels, return_inverse=True)[1]
     owner, names = assign(partition, raw, strata, seed.child("partition"))
     held = frozenset(split.held(len(names), seed.child("split")))
-    return _Owned(
+    return Owned(
         raw=raw,
         names=names,
         held=held,
@@ -205,7 +206,7 @@ def _spans(
 
 
 def _targets(
-    task: Classification | MultiLabel | Regression, answers: Answers, owned: _Owned
+    task: Classification | MultiLabel | Regression, answers: Answers, owned: Owned
 ) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
     """Fill in the task, and encode every row's target."""
     if owned.target is not None and isinstance(task, Regression):
@@ -255,7 +256,7 @@ def _inputs(
 
 
 def _summaries(
-    owned: _Owned, y: np.ndarray, task: Classification | MultiLabel | Regression
+    owned: Owned, y: np.ndarray, task: Classification | MultiLabel | Regression
 ) -> list[Summary]:
     out: list[Summary] = []
     for client, (train, validation, test) in enumerate(owned.spans):

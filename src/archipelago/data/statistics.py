@@ -27,7 +27,7 @@ __all__ = ["Clients", "agree_columns", "agree_labels", "merged"]
 
 _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
-"""A text column whose distinct values are more than this share of its rows at the largest silo is an id."""
+"""A text column with more distinct values than this share of the largest silo's rows is an id."""
 _MOSTLY = 0.5
 """A column of which more than this share, but not all, reads as numbers is a fault, not text."""
 

@@ -1,0 +1,78 @@
+import numpy as np
+
+from archipelago.core.seeds import Seed
+from archipelago.data.partition import Iid, Natural
+from archipelago.data.quality import inspect
+from archipelago.data.sources.arrays import Arrays
+from archipelago.data.sources.bundled import Digits
+from archipelago.data.split import Split
+from archipelago.data.tasks import Classification
+
+
+def judged(x, y, silo):
+    source = Arrays(x=x, y=y, clients=silo, name="test")
+    return inspect(source, Natural(), Split(), Classification(), seed=Seed(0))
+
+
+def table(rows=400):
+    rng = np.random.default_rng(0)
+    silo = np.array(["a", "b"])[np.arange(rows) % 2]
+    y = rng.integers(0, 2, rows)
+    return {"noise": rng.normal(size=rows), "signal": y + rng.normal(size=rows)}, y, silo
+
+
+def whats(inspection):
+    return {(f.silo, f.column, f.what) for f in inspection.findings}
+
+
+def test_a_sound_table_has_no_findings():
+    inspection = judged(*table())
+    assert inspection.findings == ()
+    assert inspection.rows_by_silo == {"a": 140, "b": 140}
+    assert sum(inspection.labels.values()) == 280
+    assert all(row.bytes_up > 0 for row in inspection.meter)
+
+
+def test_each_planted_fault_is_found_where_it_is():
+    x, y, silo = table()
+    at_b = silo == "b"
+    x["gaps"] = np.where(at_b & (np.arange(400) % 4 != 1), np.nan, x["noise"])
+    x["unit"] = np.where(at_b, 1000.0, 1.0) + x["noise"]
+    x["flat"] = np.where(at_b, 3.0, x["noise"])
+    x["after"] = np.where(y == 1, "discharged", "none yet")
+    found = whats(judged(x, y, silo))
+    assert found >= {
+        ("b", "gaps", "missing"),
+        ("b", "flat", "constant"),
+        ("all silos", "after", "leak"),
+    }
+    assert not any(column in ("noise", "signal") for _, column, _ in found)
+
+
+def test_another_unit_at_one_of_many_silos_is_drift():
+    x, y, _ = table()
+    silo = np.array(list("abcdefgh"))[np.arange(400) % 8]
+    x["unit"] = np.where(silo == "c", 1000.0, 1.0) + x["noise"]
+    assert ("c", "unit", "drift") in whats(judged(x, y, silo))
+
+
+def test_doubled_rows_and_contradictions_are_counted():
+    x, y, silo = table()
+    x = {name: np.round(column) for name, column in x.items()}
+    found = whats(judged({"noise": x["noise"]}, y, silo))
+    assert ("a", "", "duplicates") in found
+    assert ("a", "", "label noise") in found
+
+
+def test_a_class_at_one_silo_only_is_named():
+    x, y, silo = table()
+    y = np.where((silo == "a") & (np.arange(400) < 60), 2, y)
+    findings = judged(x, y, silo).findings
+    assert [(f.silo, f.what) for f in findings] == [("a", "lone class")]
+    assert "only this silo has '2'" in findings[0].advice
+
+
+def test_pictures_are_inspected_for_their_labels():
+    inspection = inspect(Digits(), Iid(clients=4), Split(), Classification(), seed=Seed(0))
+    assert inspection.findings == ()
+    assert len(inspection.labels) == 10
