@@ -48,9 +48,7 @@ class Bench:
         model = self._models.pop(key, None)
         if model is None:
             described = frame.fields["graph"]
-            model = Model.of_graph(Graph.from_json(described))
-            if self.place.device != "cpu":
-                model = model.to(self.place.device)
+            model = Model.of_graph(Graph.from_json(described), device=self.place.device)
         self._models[key] = model
         while len(self._models) > self.place.models:
             self._models.popitem(last=False)

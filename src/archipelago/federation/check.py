@@ -48,7 +48,7 @@ def updated(
     examples, steps = _count(fields, "examples"), _count(fields, "steps")
     update = Update(
         client=client,
-        delta=torch.frombuffer(delta.data, dtype=torch.float32),
+        delta=torch.from_numpy(delta if delta.flags.writeable else delta.copy()),
         examples=examples,
         steps=steps,
         metrics=_metrics(fields),

@@ -268,7 +268,7 @@ def evaluate(
                     client=client,
                     branch=branch.number,
                     round=branch.round,
-                    size=federation.task.size,
+                    size=federation.task.length,
                 )
             except UpdateRefused as refusal:
                 row = replace(row, kind="refused", note=refusal.what)

@@ -24,7 +24,7 @@ import numpy as np
 
 from archipelago.core.errors import UpdateRefused
 
-__all__ = ["LIMIT", "Frame", "join", "length", "pack", "unpack"]
+__all__ = ["LIMIT", "Frame", "as_bytes", "join", "length", "pack", "unpack"]
 
 MAGIC = b"ARCH"
 VERSION = 1
@@ -45,7 +45,7 @@ class Frame:
     Attributes:
         kind: what it is, e.g. "update".
         fields: plain JSON values.
-        arrays: read-only views into the received bytes; copy what must outlive them.
+        arrays: views into the received bytes; copy what must outlive them.
     """
 
     kind: str
@@ -81,12 +81,12 @@ def pack(
 
 def length(pieces: Sequence[Part]) -> int:
     """Return the bytes that would travel."""
-    return sum(_bytes(piece).nbytes for piece in pieces)
+    return sum(as_bytes(piece).nbytes for piece in pieces)
 
 
 def join(pieces: Sequence[Part]) -> bytes:
     """Return the frame in one piece."""
-    return b"".join(_bytes(piece) for piece in pieces)
+    return b"".join(as_bytes(piece) for piece in pieces)
 
 
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
@@ -125,7 +125,6 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
                 "a frame is cut short", got=f"{view.nbytes} of {start + size} bytes"
             )
         array = np.frombuffer(view[start : start + size], dtype=f"<{dtype}").reshape(shape)
-        array.flags.writeable = False
         arrays.append(array)
         start += _padded(size)
     if start != view.nbytes:
@@ -133,7 +132,8 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
     return Frame(kind, fields, tuple(arrays))
 
 
-def _bytes(piece: Part) -> memoryview:
+def as_bytes(piece: Part) -> memoryview:
+    """Return the piece as bytes, without copying."""
     return piece.data.cast("B") if isinstance(piece, np.ndarray) else memoryview(piece).cast("B")
 
 

@@ -1,0 +1,1 @@
+"""Loop one: ask, step, commit, tell."""

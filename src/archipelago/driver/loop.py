@@ -1,0 +1,216 @@
+"""Loop one: ask, step, commit, tell.
+
+A stage is one search: strategy, estimator and arena. Its position is a frozen value that is
+committed after every round, and handing it back in continues from there to the same bits. The
+search itself, final training and every reference line are stages.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Arch, Outcome
+from archipelago.driver.budget import Budget
+from archipelago.driver.record import Recorder
+from archipelago.estimate.arena import Arena, Estimator, Step
+from archipelago.federation.branch import Heat
+from archipelago.space.graph import Graph
+from archipelago.space.space import Space
+from archipelago.strategy.base import Strategy, load, save
+
+__all__ = ["Champion", "Position", "Stage", "explore"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Champion:
+    """The best outcome of a stage so far, with its trained weights.
+
+    Attributes:
+        outcome: what the estimator said.
+        graph: its network.
+        digest: where its weights lie in the journal.
+    """
+
+    outcome: Outcome
+    graph: Graph
+    digest: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON data; `from_json` is its inverse."""
+        return {
+            "outcome": self.outcome.to_json(),
+            "graph": self.graph.to_json(),
+            "digest": self.digest,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Champion":
+        """Rebuild what `to_json` wrote."""
+        return cls(
+            outcome=Outcome.from_json(data["outcome"]),
+            graph=Graph.from_json(data["graph"]),
+            digest=data["digest"],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """Where a stage stands.
+
+    Attributes:
+        strategy: the strategy's saved state; None before the first `ask`.
+        heat: the generation under way; None between two.
+        generation: of `heat`, or of the next one.
+        trials: proposals scored.
+        champion: the best so far.
+    """
+
+    strategy: Any = None
+    heat: Heat | None = None
+    generation: int = 0
+    trials: int = 0
+    champion: Champion | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the tensors."""
+        return {
+            "strategy": self.strategy,
+            "heat": self.heat.to_json() if self.heat else None,
+            "generation": self.generation,
+            "trials": self.trials,
+            "champion": self.champion.to_json() if self.champion else None,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the tensors of the heat under way."""
+        return self.heat.tensors() if self.heat else {}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Position":
+        """Rebuild what `to_json` and `tensors` gave."""
+        heat, champion = data["heat"], data["champion"]
+        return cls(
+            strategy=data["strategy"],
+            heat=Heat.from_json(heat, tensors) if heat else None,
+            generation=data["generation"],
+            trials=data["trials"],
+            champion=Champion.from_json(champion) if champion else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One search: who proposes, who scores, where.
+
+    Attributes:
+        name: also the phase under which the meter counts it.
+        space: what is searched.
+        strategy: proposes.
+        estimator: scores.
+        arena: where candidates are compared.
+        budget: when it ends.
+        seed: the strategy's stream.
+        allowed: hard constraints, checked before anything is trained.
+    """
+
+    name: str
+    space: Space
+    strategy: Strategy
+    estimator: Estimator
+    arena: Arena
+    budget: Budget
+    seed: Seed
+    allowed: Callable[[Arch], bool] | None = None
+
+
+def explore(
+    stage: Stage,
+    recorder: Recorder,
+    position: Position,
+    state: Callable[[Position], Mapping[str, Any]],
+) -> Iterator[tuple[Position, Step]]:
+    """Run a stage from `position` to its end, yielding after every committed round.
+
+    Args:
+        stage: what to run.
+        recorder: writes the journal; nobody below does.
+        position: where it stands; `Position()` starts afresh.
+        state: wraps a position in the run's whole state, as it is to be committed.
+
+    Yields:
+        The position after a round, and the step that led there. After the last round of a
+        generation the position has no heat.
+    """
+    while True:
+        if position.heat is None:
+            cost = recorder.journal.cost(stage.name)
+            room = stage.budget.left(position.trials, cost)
+            asked = min(room, stage.estimator.width(len(stage.arena.clients)))
+            if not asked:
+                return
+            mind = (
+                stage.strategy.init(stage.space, stage.seed)
+                if position.strategy is None
+                else load(stage.space, position.strategy)
+            )
+            mind, proposals = stage.strategy.ask(mind, asked, stage.allowed)
+            if not proposals:
+                return
+            heat = stage.estimator.start(proposals, position.generation, stage.arena)
+            position = replace(position, strategy=save(mind), heat=heat)
+        heat = position.heat
+        assert heat is not None  # noqa: S101
+        for step in stage.estimator.run(heat, stage.arena):
+            position = replace(position, heat=step.heat)
+            if step.heat.outcomes:
+                position = _told(stage, recorder, position, step.heat)
+                pins = (
+                    {"champion/" + stage.name: position.champion.digest}
+                    if (position.champion)
+                    else {}
+                )
+                recorder.full(
+                    "generation",
+                    state(position),
+                    {},
+                    step=step,
+                    phase=stage.name,
+                    outcomes=step.heat.outcomes,
+                    pins=pins,
+                )
+            elif recorder.due():
+                recorder.full(
+                    "round", state(position), position.tensors(), step=step, phase=stage.name
+                )
+            else:
+                recorder.light(step, stage.name)
+            yield position, step
+
+
+def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> Position:
+    mind = load(stage.space, position.strategy)
+    mind = stage.strategy.tell(mind, heat.outcomes)
+    champion, best = position.champion, None
+    for outcome, branch in zip(heat.outcomes, heat.branches, strict=True):
+        if _better(outcome, champion):
+            champion, best = Champion(outcome=outcome, graph=branch.graph, digest=""), branch
+    if champion is not None and best is not None:
+        champion = replace(champion, digest=recorder.put(best.flat))
+    return replace(
+        position,
+        strategy=save(mind),
+        heat=None,
+        generation=heat.generation + 1,
+        trials=position.trials + len(heat.outcomes),
+        champion=champion,
+    )
+
+
+def _better(outcome: Outcome, champion: Champion | None) -> bool:
+    # A dropped candidate lost to one that was not: its score is of an earlier round.
+    if outcome.status != "done" or outcome.score == float("-inf"):
+        return False
+    return champion is None or outcome.score > champion.outcome.score

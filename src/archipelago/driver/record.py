@@ -1,0 +1,93 @@
+"""What loop one writes: light commits every round, tensors when it pays."""
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from archipelago.core.trial import Outcome
+from archipelago.estimate.arena import Step
+from archipelago.journal.journal import Journal
+
+__all__ = ["Recorder"]
+
+SHARE = 20.0
+"""Tensors are written again once the work since has taken this many times as long."""
+
+
+class Recorder:
+    """Commits steps to a journal. How often it writes tensors depends on speed; results do not."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self._due = 0.0
+
+    def light(self, step: Step, phase: str) -> None:
+        """Commit a round's rows and curves, and its tensors' state if none is due yet."""
+        self.journal.commit("round", **_rows(step, phase))
+
+    def due(self) -> bool:
+        """Whether enough work has been done to write tensors again."""
+        return time.monotonic() >= self._due
+
+    def full(
+        self,
+        kind: str,
+        state: Mapping[str, Any],
+        tensors: Mapping[str, Tensor],
+        *,
+        step: Step | None = None,
+        phase: str = "",
+        outcomes: Sequence[Outcome] = (),
+        pins: Mapping[str, str | None] | None = None,
+    ) -> None:
+        """Commit a state with its tensors, then collect what it superseded."""
+        began = time.monotonic()
+        blobs = {name: self.put(tensor) for name, tensor in tensors.items()}
+        rows = _rows(step, phase) if step else {}
+        self.journal.commit(
+            kind, dict(state), blobs=blobs, outcomes=outcomes, pins=pins or {}, **rows
+        )
+        self.journal.collect()
+        now = time.monotonic()
+        self._due = now + SHARE * (now - began)
+
+    def put(self, tensor: Tensor) -> str:
+        """Store a flat float32 vector; return its digest."""
+        return self.journal.put(tensor.contiguous().numpy().data)
+
+    def get(self, digest: str) -> Tensor:
+        """Return a stored vector."""
+        data = self.journal.get(digest)
+        return torch.frombuffer(data, dtype=torch.float32) if len(data) else torch.zeros(0)
+
+
+def _rows(step: Step, phase: str) -> dict[str, Any]:
+    curves = [
+        (branch, _round(step, branch), "train_loss", loss, phase)
+        for branch, loss in step.losses.items()
+    ]
+    for branch in step.heat.branches:
+        if branch.history and branch.history[-1][0] == branch.round:
+            turn, loss, score = branch.history[-1]
+            curves.append((branch.number, turn, "loss", loss, phase))
+            curves.append((branch.number, turn, "score", score, phase))
+    events = [
+        (
+            incident.kind,
+            {"branch": incident.branch, "client": incident.client, "text": incident.text},
+        )
+        for incident in step.incidents
+    ]
+    return {"meter": step.rows, "curves": _once(curves), "events": json.loads(json.dumps(events))}
+
+
+def _round(step: Step, number: int) -> int:
+    return next(branch.round for branch in step.heat.branches if branch.number == number)
+
+
+def _once(points: list[Any]) -> list[Any]:
+    return list(dict.fromkeys(points))

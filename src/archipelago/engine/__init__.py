@@ -1,0 +1,1 @@
+"""Where tasks run: here, or on every core. Nothing in it knows what a federation is."""

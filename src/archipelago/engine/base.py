@@ -1,0 +1,104 @@
+"""What an engine promises: each result once, in task order, equal to `Serial`'s."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+__all__ = ["Buffer", "Context", "Engine", "Handle", "Memory", "Result", "Task", "one_thread"]
+
+Buffer = bytes | memoryview | np.ndarray
+
+
+@runtime_checkable
+class Context(Protocol):
+    """A picklable frozen value, sent to each worker once."""
+
+    def enter(self) -> Any:
+        """Return what tasks get as `context`; called once in each worker."""
+        ...
+
+
+@runtime_checkable
+class Handle(Protocol):
+    """Shared bytes: cheap to send with a task."""
+
+    size: int
+
+    def release(self) -> None:
+        """Give the memory back; no later task may view it."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """The worker's side of `Engine.share`."""
+
+    def view(self, handle: Any) -> memoryview:
+        """Return the shared bytes without copying them."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """A frozen picklable value that runs in a worker."""
+
+    def __call__(self, context: Any, memory: Any) -> Sequence[Any]:
+        """Return the reply in pieces; the engine moves them as one buffer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What became of a task.
+
+    Attributes:
+        index: its place in `map`'s argument.
+        data: the reply; None when it failed.
+        error: why it failed.
+        seconds: wall-clock in the worker.
+        worker: which one.
+        attempts: how often it was started.
+    """
+
+    index: int
+    data: memoryview | None
+    error: str | None = None
+    seconds: float = 0.0
+    worker: int = 0
+    attempts: int = 1
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs tasks."""
+
+    def open(self, context: Any) -> None:
+        """Make workers ready; closes what was open before."""
+        ...
+
+    def share(self, pieces: Sequence[Buffer]) -> Any:
+        """Put bytes where every worker can view them; return their `Handle`."""
+        ...
+
+    def map(self, tasks: Sequence[Any]) -> Iterator[Result]:
+        """Yield one result a task, in task order."""
+        ...
+
+    def close(self) -> None:
+        """Let the workers go."""
+        ...
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute with one torch thread: sums then have one order; restores the caller's setting."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

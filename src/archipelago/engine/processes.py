@@ -1,0 +1,303 @@
+"""One worker a core, one torch thread each; tensors move through unnamed shared memory."""
+
+import mmap
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+from archipelago.core.checks import at_least, between
+from archipelago.core.errors import TaskFailed
+from archipelago.engine.base import Buffer, Result
+from archipelago.engine.worker import SLOTS, Shared, work
+from archipelago.wire.frame import as_bytes, length
+
+__all__ = ["Processes"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Processes:
+    """Worker processes from a fork server, warm for the whole run.
+
+    Attributes:
+        workers: how many; 0 takes one a core.
+        deadline: seconds that one task may take before its worker is killed.
+        retries: how often a task whose worker died is started again.
+    """
+
+    kind: Literal["processes"] = "processes"
+    workers: int = 0
+    deadline: float = 600.0
+    retries: int = 1
+
+    def __post_init__(self) -> None:
+        at_least("engine.workers", self.workers, 0, fix="0 takes one a core")
+        between("engine.deadline", self.deadline, 0, 1e9, open_low=True)
+        at_least("engine.retries", self.retries, 0)
+
+    def start(self) -> "_Pool":
+        """Return an engine; `open` it before use."""
+        cores = len(os.sched_getaffinity(0))
+        if self.workers > cores:
+            warnings.warn(
+                f"{self.workers} workers share {cores} cores: each task takes longer",
+                stacklevel=2,
+            )
+        return _Pool(self.workers or cores, self.deadline, self.retries)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """A handle as the coordinator holds it. Pickles as what a worker needs."""
+
+    number: int
+    fd: int
+    size: int
+    alive: set[int]
+
+    def release(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+            self.alive.discard(self.number)
+
+    def __reduce__(self) -> Any:
+        return Shared, (self.number, f"/proc/{os.getpid()}/fd/{self.fd}", self.size)
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    process: Any
+    calls: Connection
+    slots: list[int]
+    life: Connection
+    turn: int = 0
+    holds: deque[int] = field(default_factory=deque)
+    since: float = 0.0
+
+
+class _Pool:
+    def __init__(self, workers: int, deadline: float, retries: int) -> None:
+        self._wanted, self._deadline, self._retries = workers, deadline, retries
+        self._workers: list[_Worker] = []
+        self._context = b""
+        self._numbers = count()
+        self._alive: set[int] = set()
+        self._names = count()
+        self._spawn = multiprocessing.get_context("forkserver")
+
+    def open(self, context: Any) -> None:
+        """Start the workers; closes what was open before."""
+        self.close()
+        self._spawn.set_forkserver_preload(["archipelago.engine.worker", type(context).__module__])
+        self._context = pickle.dumps(context)
+        self._workers = [self._hire() for _ in range(self._wanted)]
+
+    def share(self, pieces: Sequence[Buffer]) -> _Piece:
+        """Copy the pieces once into an unnamed file that every worker can map."""
+        size = length(pieces)
+        number = next(self._numbers)
+        fd = os.memfd_create(f"archipelago-{number}")
+        try:
+            os.ftruncate(fd, max(size, 1))
+            with mmap.mmap(fd, max(size, 1)) as target:
+                place = 0
+                for piece in pieces:
+                    raw = as_bytes(piece)
+                    target[place : place + raw.nbytes] = raw
+                    place += raw.nbytes
+        except OSError as error:
+            os.close(fd)
+            raise TaskFailed(
+                "no shared memory left", got=f"{size} bytes: {error.strerror}", fix="free memory"
+            ) from error
+        self._alive.add(number)
+        return _Piece(number, fd, size, self._alive)
+
+    def map(self, tasks: Sequence[Any]) -> Iterator[Result]:
+        """Yield results in task order; early arrivals wait in a window of a few a worker."""
+        if not self._workers:
+            raise TaskFailed("the engine is not open", fix="call open(context) first")
+        window = 4 * SLOTS * len(self._workers)
+        waiting = deque(range(len(tasks)))
+        attempts = [0] * len(tasks)
+        early: dict[int, Result] = {}
+        head = 0
+        try:
+            while head < len(tasks):
+                self._feed(tasks, waiting, attempts, head + window)
+                self._collect(waiting, attempts, early)
+                while head in early:
+                    self._feed(tasks, waiting, attempts, head + window)
+                    yield early.pop(head)
+                    head += 1
+        finally:
+            if head < len(tasks):  # the caller stopped early: what runs has nobody to reply to
+                for worker in [w for w in self._workers if w.holds]:
+                    self._replace(worker)
+
+    def close(self) -> None:
+        """Let the workers end by themselves; kill those that do not."""
+        for worker in self._workers:
+            try:
+                worker.calls.send_bytes(b"")
+            except OSError:
+                continue
+        for worker in self._workers:
+            worker.process.join(5)
+            self._bury(worker)
+        self._workers = []
+
+    def _hire(self) -> _Worker:
+        ours, theirs = self._spawn.Pipe()
+        life_theirs, life_ours = self._spawn.Pipe(duplex=False)
+        slots = [os.memfd_create("archipelago-reply") for _ in range(SLOTS)]
+        paths = tuple(f"/proc/{os.getpid()}/fd/{fd}" for fd in slots)
+        process = self._spawn.Process(
+            target=work, args=(theirs, life_theirs, self._context, paths), daemon=True
+        )
+        process.start()
+        theirs.close()
+        life_theirs.close()
+        return _Worker(next(self._names), process, ours, slots, life_ours)
+
+    def _bury(self, worker: _Worker) -> None:
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.process.close()
+        worker.calls.close()
+        worker.life.close()
+        for fd in worker.slots:
+            os.close(fd)
+
+    def _replace(self, worker: _Worker) -> None:
+        self._bury(worker)
+        self._workers[self._workers.index(worker)] = self._hire()
+
+    def _feed(
+        self, tasks: Sequence[Any], waiting: deque[int], attempts: list[int], limit: int
+    ) -> None:
+        for depth in range(SLOTS):
+            for worker in list(self._workers):
+                if len(worker.holds) != depth or not waiting or waiting[0] >= limit:
+                    continue
+                index = waiting.popleft()
+                alive = min(self._alive, default=0)
+                attempts[index] += 1
+                if not worker.holds:
+                    worker.since = time.monotonic()
+                worker.holds.append(index)
+                try:
+                    worker.calls.send_bytes(pickle.dumps((alive, tasks[index])))
+                except OSError:
+                    continue  # it died; `_collect` finds its sentinel and takes the task back
+
+    def _collect(self, waiting: deque[int], attempts: list[int], early: dict[int, Result]) -> None:
+        busy = [worker for worker in self._workers if worker.holds]
+        by = {worker.calls: worker for worker in busy}
+        due = min((worker.since for worker in busy), default=0.0) + self._deadline
+        ready = wait(list(by), timeout=max(0.0, due - time.monotonic()))
+        for calls in ready:
+            worker = by[calls]  # pyright: ignore[reportArgumentType]
+            try:
+                answer = worker.calls.recv()
+            except (EOFError, OSError):
+                self._died(worker, waiting, attempts, early)
+                continue
+            self._arrived(worker, answer, attempts, early)
+        late = time.monotonic() - self._deadline
+        for worker in busy:
+            if worker in self._workers and worker.holds and worker.since <= late:
+                self._overdue(worker, waiting, attempts, early)
+
+    def _arrived(
+        self,
+        worker: _Worker,
+        answer: tuple[int, str | None, float],
+        attempts: list[int],
+        early: dict[int, Result],
+    ) -> None:
+        size, error, seconds = answer
+        index = worker.holds.popleft()
+        data = None
+        if error is None:
+            data = memoryview(bytearray(size))
+            os.preadv(worker.slots[worker.turn % SLOTS], [data], 0)
+        worker.turn += 1
+        worker.since = time.monotonic()
+        early[index] = Result(
+            index=index,
+            data=data,
+            error=error,
+            seconds=seconds,
+            worker=worker.number,
+            attempts=attempts[index],
+        )
+
+    def _died(
+        self,
+        worker: _Worker,
+        waiting: deque[int],
+        attempts: list[int],
+        early: dict[int, Result],
+    ) -> None:
+        worker.process.join(5)
+        index = worker.holds.popleft()
+        reason = _reason(worker.process.exitcode)
+        self._take_back(worker, waiting, attempts)
+        if attempts[index] > self._retries:
+            early[index] = Result(
+                index=index,
+                data=None,
+                error=f"its worker was lost {attempts[index]} times: {reason}",
+                worker=worker.number,
+                attempts=attempts[index],
+            )
+        else:
+            warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)
+            waiting.appendleft(index)
+        self._replace(worker)
+
+    def _overdue(
+        self,
+        worker: _Worker,
+        waiting: deque[int],
+        attempts: list[int],
+        early: dict[int, Result],
+    ) -> None:
+        index = worker.holds.popleft()
+        self._take_back(worker, waiting, attempts)
+        early[index] = Result(
+            index=index,
+            data=None,
+            error=f"ran past the deadline of {self._deadline:g} s and was stopped",
+            seconds=self._deadline,
+            worker=worker.number,
+            attempts=attempts[index],
+        )
+        self._replace(worker)
+
+    def _take_back(self, worker: _Worker, waiting: deque[int], attempts: list[int]) -> None:
+        while worker.holds:
+            index = worker.holds.pop()
+            attempts[index] -= 1
+            waiting.appendleft(index)
+
+
+def _reason(code: int | None) -> str:
+    if code is None:
+        return "it closed its pipe"
+    if code >= 0:
+        return f"exit status {code}"
+    name = signal.Signals(-code).name
+    return f"{name}, out of memory perhaps" if -code == signal.SIGKILL else name

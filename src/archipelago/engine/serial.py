@@ -1,0 +1,76 @@
+"""One task after another, here: the reference that every other engine equals."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from archipelago.core.errors import TaskFailed
+from archipelago.engine.base import Buffer, Result, one_thread
+from archipelago.wire.frame import join
+
+__all__ = ["Serial"]
+
+
+@dataclass(slots=True)
+class _Held:
+    data: bytes
+    size: int
+
+    def release(self) -> None:
+        self.data = b""
+
+
+class _Here:
+    def view(self, handle: _Held) -> memoryview:
+        return memoryview(handle.data)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serial:
+    """Runs every task in this process, with one torch thread."""
+
+    kind: Literal["serial"] = "serial"
+
+    def start(self) -> "_Running":
+        """Return an engine; `open` it before use."""
+        return _Running()
+
+
+class _Running:
+    def __init__(self) -> None:
+        self._context: Any = None
+
+    def open(self, context: Any) -> None:
+        """Enter `context` here."""
+        self._context = context.enter()
+
+    def share(self, pieces: Sequence[Buffer]) -> _Held:
+        """Keep the bytes."""
+        data = join(pieces)
+        return _Held(data, len(data))
+
+    def map(self, tasks: Sequence[Any]) -> Iterator[Result]:
+        """Run one task each time a result is asked for."""
+        if self._context is None:
+            raise TaskFailed("the engine is not open", fix="call open(context) first")
+        for index, task in enumerate(tasks):
+            yield self._run(index, task)
+
+    def _run(self, index: int, task: Any) -> Result:
+        began = time.perf_counter()
+        try:
+            with one_thread():
+                data = memoryview(bytearray(join(task(self._context, _Here()))))
+        except Exception as error:  # a failed task is a value with a reason
+            return Result(
+                index=index,
+                data=None,
+                error=f"{type(error).__name__}: {error}",
+                seconds=time.perf_counter() - began,
+            )
+        return Result(index=index, data=data, seconds=time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Forget the context."""
+        self._context = None

@@ -1,0 +1,47 @@
+"""Every point, in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Outcome, Proposal
+from archipelago.space.space import Space
+from archipelago.strategy.base import Allowed, Memory
+
+__all__ = ["Grid"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Enumerates the space; points that share a canonical key are visited once.
+
+    Attributes:
+        most: points looked at; a larger space is cut off there.
+    """
+
+    kind: Literal["grid"] = "grid"
+    most: int = 100_000
+
+    def init(self, space: Space, seed: Seed) -> Memory:
+        """Return an empty memory; `seed` plays no part in a grid."""
+        return Memory(space=space, seed=seed)
+
+    def ask(
+        self, state: Memory, n: int, allowed: Allowed | None = None
+    ) -> tuple[Memory, tuple[Proposal, ...]]:
+        """Return the next `n` points."""
+        before, seen = len(state.asked), set(state.keys())
+        for arch in islice(state.space.enumerate(), self.most):
+            if len(state.asked) - before >= n:
+                break
+            key = state.space.canonical(arch)
+            if key not in seen and (allowed is None or allowed(arch)):
+                seen.add(key)
+                state = state.add(arch)
+        return state, state.asked[before:]
+
+    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
+        """Remember the outcomes; they change nothing."""
+        return state.hear(outcomes)

@@ -1,0 +1,43 @@
+"""Independent draws: the baseline that every method must beat."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Outcome, Proposal
+from archipelago.space.space import Space
+from archipelago.strategy.base import Allowed, Memory
+
+__all__ = ["Random"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Random:
+    """Uniform over choices, without repetition.
+
+    References:
+        Bergstra and Bengio 2012, JMLR 13; Li and Talwalkar 2019, arXiv:1902.07638.
+    """
+
+    kind: Literal["random"] = "random"
+
+    def init(self, space: Space, seed: Seed) -> Memory:
+        """Return an empty memory."""
+        return Memory(space=space, seed=seed)
+
+    def ask(
+        self, state: Memory, n: int, allowed: Allowed | None = None
+    ) -> tuple[Memory, tuple[Proposal, ...]]:
+        """Draw up to `n` points not seen before."""
+        before = len(state.asked)
+        for _ in range(n):
+            arch = state.fresh(state.space.sample, allowed)
+            if arch is None:
+                break
+            state = state.add(arch)
+        return state, state.asked[before:]
+
+    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
+        """Remember the outcomes; they change nothing."""
+        return state.hear(outcomes)
