@@ -160,13 +160,29 @@ def test_one_line_says_a_round() -> None:
 
 def test_the_board_keeps_up() -> None:
     board = Board()
-    board.update("started", {"directory": "runs/x", "trials": 4, "resumed": False}, 0)
+    board.update("started", {"directory": "runs/x", "trials": 4, "clients": 9, "resumed": False}, 0)
     assert board.left is None
-    board.update("round", ROUND, 10)
-    done = {"number": 0, "status": "done", "score": 0.95, "params": 900, "macs": 12_000}
+    board.update("round", {**ROUND, "trials": 0}, 10)
+    done = {
+        "phase": "search",
+        "number": 0,
+        "status": "done",
+        "score": 0.95,
+        "params": 900,
+        "macs": 12_000,
+    }
     board.update("outcome", done, 20)
-    failed = {"number": 1, "status": "failed", "score": None, "reason": "loss is NaN"}
+    failed = {
+        "phase": "search",
+        "number": 1,
+        "status": "failed",
+        "score": None,
+        "reason": "loss is NaN",
+    }
     board.update("outcome", failed, 30)
+    board.update("round", {**ROUND, "trials": 2, "best": 0.95}, 30)
+    elsewhere = {"phase": "hand-made", "number": 0, "status": "done", "score": 0.99}
+    board.update("outcome", elsewhere, 30)
     assert (board.done, board.failed, board.best, board.best_number) == (2, 1, 0.95, 0)
     assert board.share == 0.5
     assert board.left == 20.0

@@ -32,7 +32,13 @@ ROUND = {
     "best": None,
     "seconds": 1.0,
 }
-FAILED = {"number": 3, "status": "failed", "score": float("-inf"), "reason": "loss is NaN"}
+FAILED = {
+    "phase": "search",
+    "number": 3,
+    "status": "failed",
+    "score": float("-inf"),
+    "reason": "loss is NaN",
+}
 
 
 def test_piped_it_is_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -81,9 +87,10 @@ def test_a_second_control_c_stops_at_once() -> None:
 
 def test_the_panel_shows_where_the_run_is() -> None:
     board = Board()
-    board.update("started", {"directory": "runs/x", "trials": 4}, 0)
-    board.update("round", {**ROUND, "phase": "search", "best": 0.5}, 3)
-    board.update("outcome", {"number": 7, "status": "done", "score": 0.75}, 10)
+    board.update("started", {"directory": "runs/x", "trials": 4, "clients": 9}, 0)
+    board.update("round", {**ROUND, "phase": "search", "best": 0.5, "trials": 0}, 3)
+    board.update("outcome", {"phase": "search", "number": 7, "status": "done", "score": 0.75}, 10)
+    board.update("round", {**ROUND, "phase": "search", "best": 0.75, "trials": 1}, 10)
     console = Console(file=io.StringIO(), width=100, record=True)
     console.print(panel(board))
     text = console.export_text()

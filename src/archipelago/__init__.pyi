@@ -39,6 +39,10 @@ from archipelago.data.split import Split as Split
 from archipelago.data.tasks import Classification as Classification
 from archipelago.data.tasks import MultiLabel as MultiLabel
 from archipelago.data.tasks import Regression as Regression
+from archipelago.driver.budget import Budget as Budget
+from archipelago.driver.budget import Final as Final
+from archipelago.engine.processes import Processes as Processes
+from archipelago.engine.serial import Serial as Serial
 from archipelago.estimate.race import Race as Race
 from archipelago.estimate.rounds import Rounds as Rounds
 from archipelago.federation.cohort import Cohort as Cohort
@@ -48,6 +52,18 @@ from archipelago.space.dims import Repeat as Repeat
 from archipelago.space.dims import When as When
 from archipelago.space.graph import Graph as Graph
 from archipelago.space.graph import Node as Node
+from archipelago.space.image_chain import ImageChain as ImageChain
+from archipelago.space.series_chain import SeriesChain as SeriesChain
 from archipelago.space.space import Space as Space
+from archipelago.space.table_mlp import TableMlp as TableMlp
+from archipelago.strategy.evolution import RegularizedEvolution as RegularizedEvolution
+from archipelago.strategy.grid import Grid as Grid
+from archipelago.strategy.random import Random as Random
+from archipelago.study.plan import Plan as Plan
+from archipelago.study.plan import plan as plan
+from archipelago.study.search import Result as Result
+from archipelago.study.search import Study as Study
+from archipelago.study.search import resume as resume
+from archipelago.study.search import search as search
 
 __all__: list[str]

@@ -25,9 +25,17 @@ app = typer.Typer(
 
 _RUN, _SHIP, _LEARN = "Search", "Ship", "Look around"
 
-for _verb in (verbs_run.new, verbs_run.check):
+for _verb in (
+    verbs_run.demo,
+    verbs_run.new,
+    verbs_run.check,
+    verbs_run.plan,
+    verbs_run.search,
+    verbs_run.resume,
+):
     app.command(rich_help_panel=_RUN)(_verb)
-app.command(rich_help_panel=_SHIP)(verbs_ship.runs)
+for _verb in (verbs_ship.report, verbs_ship.export, verbs_ship.predict, verbs_ship.runs):
+    app.command(rich_help_panel=_SHIP)(_verb)
 app.add_typer(verbs_learn.data, name="data", rich_help_panel=_LEARN)
 for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.doctor):
     app.command(rich_help_panel=_LEARN)(_verb)

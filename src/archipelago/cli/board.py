@@ -45,19 +45,20 @@ class Board:
             case "started":
                 self.directory = str(data.get("directory", ""))
                 self.trials = int(data.get("trials") or 0)
-                self.done = int(data.get("done") or 0)
             case "round":
                 if data["phase"] != self.phase:
                     self.phase, self.phase_started = str(data["phase"]), now
                 for name in ("round", "rounds", "generation", "branches", "clients", "bytes"):
                     setattr(self, name, int(data.get(name) or 0))
-                if data.get("best") is not None:
+                if self.phase == "search":
+                    self.done = int(data.get("trials") or self.done)
+                if self.phase == "search" and data.get("best") is not None:
                     self.best = float(data["best"])
-            case "outcome":
-                self.done += 1
+            case "outcome" if data["phase"] == "search":
                 self.dropped += data["status"] == "dropped"
                 self.failed += data["status"] == "failed"
-                score = data.get("score")
+                # A dropped candidate's score is of an earlier round: it competes with nobody's.
+                score = data["score"] if data["status"] == "done" else None
                 if score is not None and (self.best is None or score >= self.best):
                     self.best, self.best_number = float(score), int(data["number"])
         said = line(kind, data)
@@ -118,18 +119,17 @@ def clock(seconds: float) -> str:
 
 
 def _score(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) else "-"
+    return f"{value:.4f}" if isinstance(value, (int, float)) and math.isfinite(value) else "-"
 
 
 def _started(data: Mapping[str, Any]) -> str:
     verb = "resuming in" if data.get("resumed") else "writing to"
-    clients = f", {data['clients']} clients" if data.get("clients") else ""
-    trials = f", {data['trials']} trials" if data.get("trials") else ""
-    return f"{verb} {data['directory']}{clients}{trials}"
+    return f"{verb} {data['directory']}: {data['clients']} clients, {data['trials']} candidates"
 
 
 def _prepared(data: Mapping[str, Any]) -> str:
-    return f"data ready: {data['rows']} rows, {data['classes']} classes"
+    shape = " x ".join(str(size) for size in data["features"])
+    return f"data ready: {data['rows']} train rows of {shape}, {data['outputs']} outputs"
 
 
 def _round(data: Mapping[str, Any]) -> str:
@@ -142,7 +142,9 @@ def _round(data: Mapping[str, Any]) -> str:
     return " | ".join([*pieces, clock(data["seconds"])])
 
 
-def _outcome(data: Mapping[str, Any]) -> str:
+def _outcome(data: Mapping[str, Any]) -> str | None:
+    if data["phase"] != "search":
+        return None
     if data["status"] == "failed":
         return f"#{data['number']} failed: {data.get('reason') or 'no reason given'}"
     costs = [
@@ -154,12 +156,14 @@ def _outcome(data: Mapping[str, Any]) -> str:
 
 
 def _tested(data: Mapping[str, Any]) -> str:
-    name = data.get("metric", "accuracy")
-    value = data.get("score", data.get(str(name)))
-    bounds = ""
-    if data.get("low") is not None and data.get("high") is not None:
-        bounds = f" (95 % interval {_score(data['low'])} to {_score(data['high'])})"
-    return f"tested once: {name} {_score(value)}{bounds}"
+    bounds = f"95 % interval {_score(data['low'])} to {_score(data['high'])}"
+    return f"tested once: {data['metric']} {_score(data['score'])} ({bounds})"
+
+
+def _reference(data: Mapping[str, Any]) -> str:
+    bounds = f"95 % interval {data['low']:+.4f} to {data['high']:+.4f}"
+    gap = f"the shipped network differs by {data['difference']:+.4f} ({bounds})"
+    return f"{data['name']}: {_score(data['score'])}; {gap}"
 
 
 def _exported(data: Mapping[str, Any]) -> str:
@@ -178,7 +182,7 @@ _LINES = {
     "prepared": _prepared,
     "round": _round,
     "outcome": _outcome,
-    "reference": lambda data: f"reference {data['name']}: {_score(data.get('score'))}",
+    "reference": _reference,
     "tested": _tested,
     "exported": _exported,
     "report": lambda data: f"report: {data['path']}",

@@ -52,15 +52,21 @@ def run_of(name: str) -> Run:
         source = part("data", "named", name=name)
     else:
         known = [*(kind for kind in kinds("data") if kind not in _YOURS), *NAMED]
-        fix = f"{did_you_mean(name, known)}, or give a run file"
+        fix = f"{did_you_mean(name, known)} A run file can be shown, too"
         raise ConfigError("no such data set", got=name, fix=fix)
-    natural = source.load().natural is not None
-    metric = describe("data", name).about if name in kinds("data") else ""
-    task = "regression" if "regression" in metric else "classification"
+    raw = source.load()
+    # Without clients of its own the set is dealt to twenty, or to as many as have 30 rows each.
+    partition = (
+        part("partition", "dirichlet", clients=min(20, raw.rows // 30))
+        if raw.natural is None
+        else part("partition", "natural")
+    )
+    about = describe("data", name).about if name in kinds("data") else ""
+    task = "regression" if "regression" in about else "classification"
     return Run(
         name=name,
         data=source,
-        partition=part("partition", "natural" if natural else None),
+        partition=partition,
         task=part("task", task),
     )
 

@@ -3,13 +3,17 @@
 import tomllib
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
+from typing import TYPE_CHECKING
 
 from archipelago.cli.board import amount, clock
 from archipelago.config.describe import PartInfo
 from archipelago.config.load import preset, presets
 from archipelago.journal.runs import RunLine
 
-__all__ = ["columns", "part_lines", "preset_lines", "run_lines"]
+if TYPE_CHECKING:
+    from archipelago.study.plan import Plan
+
+__all__ = ["columns", "part_lines", "plan_lines", "preset_lines", "run_lines"]
 
 _WIDTH = 100
 
@@ -66,3 +70,31 @@ def run_lines(lines: Sequence[RunLine]) -> Iterator[str]:
         for run in lines
     ]
     yield from columns([heading, *rows])
+
+
+def plan_lines(plan: "Plan") -> Iterator[str]:
+    """Yield what a study will take."""
+    search, final = plan.rounds
+    size = str(plan.size) if plan.size < 10**6 else f"{float(plan.size):.2e}"
+    rows = [
+        ("space", f"{size} architectures, about {plan.allowed:.0%} of them within the constraints"),
+        ("clients", f"{plan.clients}, {plan.rows} train rows in all"),
+        ("candidates", f"{plan.candidates}, in {plan.generations} generations"),
+        ("rounds", f"{search} of the search and {final} of final training"),
+        ("parameters", _spread(plan.params)),
+        ("MACs a row", _spread(plan.macs)),
+        ("client visits", f"{plan.visits}, {amount(plan.macs_in_all, 'MACs')} in all"),
+        ("bytes a client", f"{amount(plan.bytes_per_client, 'B')}, up and down"),
+        (
+            "time here",
+            f"about {clock(60 * plan.minutes)}"
+            + (", reference lines included" if plan.references else ""),
+        ),
+    ]
+    yield from columns(rows)
+    yield "These are estimates: they sample the space and time one client's round here."
+
+
+def _spread(values: tuple[int, int, int]) -> str:
+    low, middle, high = map(amount, values)
+    return f"{middle} ({low} to {high})"

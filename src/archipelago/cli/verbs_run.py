@@ -1,17 +1,37 @@
-"""From a preset to a finished run: new, check."""
+"""From a preset to a finished run: demo, new, check, plan, search, resume."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["check", "new"]
+if TYPE_CHECKING:
+    from archipelago.study.search import Study
+
+__all__ = ["check", "demo", "new", "plan", "resume", "search"]
 
 _File = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (TOML).")]
 _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Stronger than the file; may be repeated."),
 ]
+_Json = Annotated[bool, typer.Option("--json", help="JSON, for programs.")]
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the run is kept.")] = Path(
+        "archipelago-demo"
+    ),
+    settings: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    """Search, train, test and export on handwritten digits of 20 clients: three minutes."""
+    from archipelago.config.load import loads, preset
+    from archipelago.study.search import search as start
+
+    run = loads(preset("digits"), settings or (), source="the preset digits")
+    _follow(start(run, out), as_json)
 
 
 def new(
@@ -41,8 +61,74 @@ def new(
 
 
 def check(file: _File, settings: _Set = None) -> None:
-    """Name every fault of a run file, all in one go."""
+    """Name every fault of a run file, all in one go, then try its data and its constraints."""
     from archipelago.config.load import load
 
-    load(file, settings or ())
-    print(f"{file}: no fault found")
+    run = load(file, settings or ())
+    from archipelago.study.plan import plan as estimate
+
+    found = estimate(run)
+    print(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
+
+
+def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
+    """Say what a search will take before it starts: candidates, rounds, bytes, MACs, minutes."""
+    from archipelago.config.load import load
+
+    run = load(file, settings or ())
+    from archipelago.study.plan import plan as estimate
+
+    found = estimate(run)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps(asdict(found)))
+        return
+    from archipelago.cli.show import plan_lines
+
+    print("\n".join(plan_lines(found)))
+
+
+def search(
+    file: _File,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME of the run.")
+    ] = None,
+    settings: _Set = None,
+    as_json: _Json = False,
+) -> None:
+    """Search, train the winner, test it once, export and report."""
+    from archipelago.config.load import load
+
+    run = load(file, settings or ())
+    from archipelago.study.search import search as start
+
+    _follow(start(run, out), as_json)
+
+
+def resume(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a stopped run.")],
+    previous: Annotated[
+        bool, typer.Option("--previous", help="Go back one commit first: for a damaged file.")
+    ] = False,
+    as_json: _Json = False,
+) -> None:
+    """Go on with a stopped or killed run, to the same result."""
+    from archipelago.study.search import resume as again
+
+    _follow(again(directory, previous=previous), as_json)
+
+
+def _follow(study: "Study", as_json: bool) -> None:
+    from archipelago.cli.watch import INTERRUPTED, follow
+
+    try:
+        status = follow(study.events(), study.stop, as_json=as_json)
+    except KeyboardInterrupt:
+        resume_it = f"archipelago resume {study.directory}"
+        print(f"stopped at once; what was committed is kept. Go on with:\n  {resume_it}")
+        status = INTERRUPTED
+    sys.stdout.flush()
+    if status:
+        raise typer.Exit(status)

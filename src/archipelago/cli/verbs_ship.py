@@ -1,11 +1,60 @@
-"""What becomes of runs: runs."""
+"""What becomes of runs: report, export, predict, runs."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["runs"]
+__all__ = ["export", "predict", "report", "runs"]
+
+_Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.")]
+
+
+def report(directory: _Run) -> None:
+    """Write a run's report again; a run that is not finished shows what it has."""
+    from archipelago.journal.journal import Journal
+    from archipelago.report.html import render
+    from archipelago.study.gather import gather
+
+    with Journal.open(directory, write=False) as journal:
+        path = journal.write_text("report.html", render(gather(journal)))
+    print(f"report: {path}")
+
+
+def export(
+    directory: _Run,
+    onnx: Annotated[Path, typer.Option("--onnx", metavar="PATH", help="The file to write.")],
+) -> None:
+    """Write a run's network as ONNX: the tested one, or the best so far."""
+    from archipelago.study.export import export as write
+
+    what = write(directory, onnx)
+    print(f"exported {onnx}: {what}")
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file of a run.")],
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="CSV, Parquet or NPZ of raw rows.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV to write; default: the screen.")
+    ] = None,
+) -> None:
+    """Apply a shipped network to a file of rows."""
+    import csv
+
+    from archipelago.deploy.predict import predict as apply
+
+    answers = apply(model, rows)
+    if answers.unused:
+        print(f"not used: {', '.join(answers.unused)}", file=sys.stderr)
+    if out is not None:
+        answers.write(out)
+        print(f"wrote {len(answers)} predictions to {out}")
+        return
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(answers.header)
+    writer.writerows((row[0], *(f"{share:.6g}" for share in row[1:])) for row in answers.rows())
 
 
 def runs(

@@ -117,12 +117,16 @@ def _plain(kind: str, data: Mapping[str, Any]) -> None:
 
 
 def _json(kind: str, data: Mapping[str, Any]) -> None:
-    # JSON has no infinity: a failed candidate's score is null.
-    plain = {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in data.items()
-    }
-    print(json.dumps({"event": kind, **plain}, allow_nan=False), flush=True)
+    print(json.dumps({"event": kind, **_finite(data)}, allow_nan=False), flush=True)
+
+
+def _finite(value: Any) -> Any:
+    """Return `value` with null for what JSON cannot say: NaN and the infinities."""
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextmanager

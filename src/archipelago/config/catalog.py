@@ -41,6 +41,16 @@ CATALOG: Final[Catalog] = {
         "multi-label": "archipelago.data.tasks:MultiLabel",
         "regression": "archipelago.data.tasks:Regression",
     },
+    "space": {
+        "image-chain": "archipelago.space.image_chain:ImageChain",
+        "series-chain": "archipelago.space.series_chain:SeriesChain",
+        "table-mlp": "archipelago.space.table_mlp:TableMlp",
+    },
+    "strategy": {
+        "regularized-evolution": "archipelago.strategy.evolution:RegularizedEvolution",
+        "random": "archipelago.strategy.random:Random",
+        "grid": "archipelago.strategy.grid:Grid",
+    },
     "estimator": {
         "race": "archipelago.estimate.race:Race",
         "rounds": "archipelago.estimate.rounds:Rounds",
@@ -57,6 +67,12 @@ CATALOG: Final[Catalog] = {
     },
     "aggregator": {"weighted-mean": "archipelago.aggregate.mean:WeightedMean"},
     "cohort": {"sampled": "archipelago.federation.cohort:Cohort"},
+    "engine": {
+        "processes": "archipelago.engine.processes:Processes",
+        "serial": "archipelago.engine.serial:Serial",
+    },
+    "budget": {"trials": "archipelago.driver.budget:Budget"},
+    "final": {"rounds": "archipelago.driver.budget:Final"},
 }
 
 

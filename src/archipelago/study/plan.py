@@ -1,0 +1,249 @@
+"""What a study will take, told before it starts: an estimate, and labelled so.
+
+Costs of architectures are exact. Their mix is a sample of the space; who is dropped when follows
+the estimator's own rule; minutes come from timing one client's round here and now.
+"""
+
+import os
+import tempfile
+import time
+from dataclasses import dataclass
+from math import ceil
+from random import Random
+from statistics import median
+from typing import Any
+
+import torch
+
+from archipelago.config.run import Run
+from archipelago.core.errors import ConfigError
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Arch
+from archipelago.data.prepare import prepare
+from archipelago.data.shards import Shards
+from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
+from archipelago.space.space import Space
+
+__all__ = ["Plan", "plan"]
+
+_SAMPLE = 64
+"""Architectures from which the mix of costs is estimated."""
+_DRAWS = 5_000
+"""Draws after which a constraint counts as one that no architecture meets."""
+_REFERENCES = 3.0
+"""The hand-made network and random search each cost as much as search and final training."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """An estimate of a study.
+
+    Attributes:
+        size: architectures in the space.
+        allowed: share of them within the constraints, estimated.
+        clients: that train.
+        rows: train rows of all clients.
+        candidates: that will be scored.
+        generations: in which they come.
+        rounds: federated rounds, of the search and of final training.
+        params: parameters of a candidate: least, median, most.
+        macs: multiply-accumulates of one forward pass on one example: least, median, most.
+        visits: client-rounds of training.
+        bytes_per_client: mean of up and down over the study, models and validation included.
+        macs_in_all: spent on clients by search and final training.
+        minutes: on this machine, reference lines included.
+        references: whether the reference lines are run.
+    """
+
+    size: int
+    allowed: float
+    clients: int
+    rows: int
+    candidates: int
+    generations: int
+    rounds: tuple[int, int]
+    params: tuple[int, int, int]
+    macs: tuple[int, int, int]
+    visits: int
+    bytes_per_client: float
+    macs_in_all: float
+    minutes: float
+    references: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """Fits, evaluations and rounds."""
+
+    fits: int = 0
+    evaluations: int = 0
+    rounds: int = 0
+
+    def __add__(self, other: "_Work") -> "_Work":
+        return _Work(
+            self.fits + other.fits,
+            self.evaluations + other.evaluations,
+            self.rounds + other.rounds,
+        )
+
+
+def plan(run: Run) -> Plan:
+    """Prepare the data, look at the space, time one client's round; train nothing else.
+
+    Raises:
+        DataError: the data cannot be used.
+        ConfigError: the parts do not fit together, or no architecture meets the constraints.
+    """
+    seed = Seed(run.seed)
+    with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
+        shards = prepare(
+            run.data,
+            run.partition,
+            run.split,
+            run.task,
+            seed=seed.child("data"),
+            directory=directory,
+            preprocess=run.preprocess,
+        ).shards
+        signature = shards.signature
+        space = run.space.space(signature.shape, signature.outputs)
+        graphs, allowed = _sampled(run, space, signature, seed.child("plan").rng())
+        clients = len(shards.training)
+        generations = _generations(run, clients)
+        search = sum((_searched(run, shards, *item) for item in generations), _Work())
+        final = _finished(run, clients)
+        typical = sorted(graphs, key=lambda graph: graph.macs)[len(graphs) // 2]
+        rate = _rate(run, shards, typical, seed)
+    rows = float(shards.train_rows.sum()) / shards.clients
+    checked = float(shards.validation_rows.sum()) / shards.clients
+    work = search + final
+    # Training is a forward and a backward pass; the backward one costs two forward ones.
+    passes = 3 * rows * run.client.epochs * work.fits + checked * work.evaluations
+    # A fit moves the model down and up; an evaluation only down.
+    moved = typical.bytes_per_round * (work.fits + 0.5 * work.evaluations)
+    share = _REFERENCES if run.final.references else 1.0
+    return Plan(
+        size=space.size,
+        allowed=allowed,
+        clients=clients,
+        rows=int(shards.train_rows.sum()),
+        candidates=sum(width for _, width in generations),
+        generations=len(generations),
+        rounds=(search.rounds, final.rounds),
+        params=_spread([graph.params for graph in graphs]),
+        macs=_spread([graph.macs for graph in graphs]),
+        visits=work.fits,
+        bytes_per_client=moved / clients,
+        macs_in_all=typical.macs * passes,
+        minutes=share * passes / (3 * rate) / _workers(run) / 60,
+        references=run.final.references,
+    )
+
+
+def _sampled(run: Run, space: Space, signature: Any, rng: Random) -> tuple[list[Graph], float]:
+    graphs: list[Graph] = []
+    draws = 0
+    while len(graphs) < _SAMPLE and draws < _DRAWS:
+        draws += 1
+        arch: Arch = space.sample(rng)
+        graph = run.space.graph(arch, signature.shape, signature.outputs)
+        costs = {
+            "params": graph.params,
+            "macs": graph.macs,
+            "bytes_per_round": graph.bytes_per_round,
+        }
+        if all(limit.holds(costs) for limit in run.limits):
+            graphs.append(graph)
+    if not graphs:
+        raise ConfigError(
+            "no architecture of the space meets the constraints",
+            got=list(run.constraints),
+            where="constraints",
+            fix=f"raise the limits; {_DRAWS} draws were tried",
+        )
+    return graphs, len(graphs) / draws
+
+
+def _generations(run: Run, clients: int) -> list[tuple[int, int]]:
+    """Return the number of each generation and its candidates."""
+    width, left = run.estimator.width(clients), run.budget.trials
+    count = ceil(left / width)
+    return [(index, min(width, left - index * width)) for index in range(count)]
+
+
+def _searched(run: Run, shards: Shards, generation: int, width: int) -> _Work:
+    """Follow one generation's branches as the estimator would, without training them."""
+    estimator, clients = run.estimator, len(shards.training)
+    scorers = min(estimator.validators or clients, clients)
+    race = estimator.kind == "race"
+    budget = estimator.budget(generation) if race else estimator.rounds
+    group = (estimator.group or clients // max(1, width)) if race else clients
+    work, live = _Work(), width
+    for turn in range(1, budget + 1):
+        work += _Work(fits=live * run.cohort.count(group), rounds=1)
+        last = turn == budget
+        if not race:
+            due = last or (estimator.every and turn % estimator.every == 0)
+            work += _Work(evaluations=live * scorers if due else 0)
+            continue
+        if last or turn % estimator.checkpoint == 0:
+            work += _Work(evaluations=live * scorers)
+            before, live = live, _kept(estimator, live)
+            if live == 1 and before > 1:
+                break
+    return work
+
+
+def _kept(race: Any, live: int) -> int:
+    # A margin drops by what the data say: none is counted, so that the estimate is an upper bound.
+    share = {"half": 0.5, "fraction": race.fraction}.get(race.drop, 0.0)
+    return live if live < 2 or not share else max(1, int((1 - share) * live))
+
+
+def _finished(run: Run, clients: int) -> _Work:
+    checks = ceil(run.final.rounds / run.final.every)
+    return _Work(
+        fits=run.final.rounds * run.cohort.count(clients),
+        evaluations=checks * clients,
+        rounds=run.final.rounds,
+    )
+
+
+def _rate(run: Run, shards: Shards, graph: Graph, seed: Seed) -> float:
+    """Return rows a second of training `graph`, on one thread of this machine."""
+    client = shards.training[int(shards.train_rows[list(shards.training)].argmax())]
+    model = Model.of_graph(graph, seed.child("plan"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        # The first round pays for what torch sets up once: the faster one counts.
+        return max(_timed(run, shards, model, client, seed.child("plan", turn)) for turn in (0, 1))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _timed(run: Run, shards: Shards, model: Model, client: int, seed: Seed) -> float:
+    x, y = shards.train(client)
+    start = time.perf_counter()
+    fitted = run.client.fit(
+        model,
+        shards.signature.task,
+        x,
+        y,
+        seed=seed,
+        progress=0.0,
+        epochs=run.client.epochs,
+        validate=None,
+    )
+    return fitted.examples / max(time.perf_counter() - start, 1e-6)
+
+
+def _workers(run: Run) -> int:
+    if run.engine.kind == "serial":
+        return 1
+    return getattr(run.engine, "workers", 0) or len(os.sched_getaffinity(0))
+
+
+def _spread(values: list[int]) -> tuple[int, int, int]:
+    return min(values), round(median(values)), max(values)
