@@ -1,0 +1,195 @@
+"""A graph becomes a torch module; its tensors have the names and shapes of `graph.layout`."""
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from archipelago.core.errors import ConfigError
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Value
+from archipelago.space.graph import INPUT, Graph, Node
+
+__all__ = ["BatchNorm", "Network", "build", "initialise"]
+
+_FUNCTIONS = {
+    "relu": F.relu,
+    "gelu": F.gelu,
+    "tanh": torch.tanh,
+    "hardswish": F.hardswish,
+    "silu": F.silu,
+}
+
+
+@final
+class BatchNorm(nn.Module):
+    """Batch norm over any number of space dimensions, for federated clients.
+
+    Differs from torch's in two ways: it counts no batches (the momentum is fixed at 0.1), so its
+    state is float only; and a training batch of a single value per channel, which a small client's
+    last batch can be, is normalised by the running statistics instead of raising.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x`, shape `[examples, channels, *space]`; updates the statistics in place."""
+        batch = self.training and x.numel() > x.shape[1]
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, batch, 0.1, 1e-5
+        )
+
+
+@final
+class Function(nn.Module):
+    """An operation without tensors."""
+
+    def __init__(self, op: str, settings: dict[str, Value]) -> None:
+        super().__init__()
+        self.op = op
+        self.fn = str(settings.get("fn", ""))
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Apply it to the batch, shape `[examples, ...]`."""
+        match self.op:
+            case "act":
+                return _FUNCTIONS[self.fn](inputs[0])
+            case "globalpool":
+                return inputs[0].flatten(2).mean(2)
+            case "flatten":
+                return inputs[0].flatten(1)
+            case "concat":
+                return torch.cat(inputs, 1)
+            case "zero":
+                return torch.zeros_like(inputs[0])
+            case _:  # add; identity is an add of one
+                total = inputs[0]
+                for other in inputs[1:]:
+                    total = total + other
+                return total
+
+
+@final
+class Network(nn.Module):
+    """Runs a graph: each node is a child module of the node's name."""
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        self.graph = graph
+        shapes = {INPUT: graph.input_shape, **graph.shapes}
+        for node in graph.nodes:
+            if hasattr(self, node.name):
+                raise ConfigError(
+                    "torch uses this name for something else",
+                    where=f"node {node.name!r}",
+                    fix="give the node another name",
+                )
+            self.add_module(node.name, _module(node, [shapes[name] for name in node.inputs]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the output for `x`: `[examples, *input_shape]` -> `[examples, *outputs]`."""
+        values = {INPUT: x}
+        for node in self.graph.nodes:
+            inputs = [values[name] for name in node.inputs]
+            child = self._modules[node.name]
+            assert child is not None  # noqa: S101 - add_module above; for the type checker
+            if node.op == "gru":
+                _, state = child(inputs[0].transpose(1, 2))
+                values[node.name] = state.transpose(0, 1).flatten(1)
+            else:
+                values[node.name] = child(*inputs)
+        return values[self.graph.nodes[-1].name]
+
+
+def build(graph: Graph) -> Network:
+    """Return the module of `graph`, not yet initialised: every tensor holds zeros.
+
+    Draws no random numbers. Load `initialise(graph, seed)` or trained weights into it, most easily
+    through `nn.model.Model`.
+    """
+    with torch.device("meta"):
+        network = Network(graph)
+    network.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in network.state_dict().values():
+            tensor.zero_()
+    return network
+
+
+def initialise(graph: Graph, seed: Seed) -> Tensor:
+    """Return starting weights, shape `[graph.layout.size]`, float32: a pure function of both.
+
+    Each tensor has its own stream, so the same node starts alike in two networks; torch's own
+    random state is neither read nor moved.
+
+    References:
+        He et al. 2015, arXiv:1502.01852, eq. 10. The last layer, which no ReLU follows, has half
+        that variance; biases start at 0 and norms at the identity.
+    """
+    flat = torch.empty(graph.layout.size)
+    last = graph.nodes[-1].name
+    for name, view in graph.layout.views(flat).items():
+        spread, fill = graph.starts[name]
+        if not spread:
+            view.fill_(fill)
+            continue
+        if name.split(".")[0] == last:
+            spread *= 0.5**0.5
+        draw = seed.child("initialise", name).numpy().standard_normal(tuple(view.shape), "float32")
+        view.copy_(torch.from_numpy(draw)).mul_(spread)
+    return flat
+
+
+def _module(node: Node, shapes: list[tuple[int, ...]]) -> nn.Module:
+    settings, shape = node.settings, shapes[0]
+
+    def whole(name: str) -> int:
+        return int(settings[name])
+
+    flat = len(shape) == 2
+    match node.op:
+        case "conv":
+            return (nn.Conv1d if flat else nn.Conv2d)(
+                shape[0],
+                whole("filters"),
+                whole("kernel"),
+                stride=whole("stride"),
+                padding=whole("padding"),
+                dilation=whole("dilation"),
+                groups=whole("groups"),
+                bias=bool(settings["bias"]),
+            )
+        case "linear":
+            return nn.Linear(shape[0], whole("features"), bias=bool(settings["bias"]))
+        case "maxpool":
+            pool = nn.MaxPool1d if flat else nn.MaxPool2d
+            return pool(whole("kernel"), whole("stride") or whole("kernel"), whole("padding"))
+        case "avgpool":
+            pool = nn.AvgPool1d if flat else nn.AvgPool2d
+            return pool(
+                whole("kernel"),
+                whole("stride") or whole("kernel"),
+                whole("padding"),
+                count_include_pad=False,
+            )
+        case "norm" if settings["style"] == "batch":
+            return BatchNorm(shape[0])
+        case "norm" if settings["style"] != "none":
+            groups = whole("groups") if settings["style"] == "group" else 1
+            return nn.GroupNorm(groups, shape[0])
+        case "dropout":
+            return nn.Dropout(float(settings["rate"]))
+        case "gru":
+            both = bool(settings["bidirectional"])
+            return nn.GRU(shape[0], whole("hidden"), batch_first=True, bidirectional=both)
+        case _:
+            return Function(node.op, settings)
