@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archipelago.core.buffers import join, length
 from archipelago.core.errors import UpdateRefused
-from archipelago.wire.frame import join, length, pack, unpack
+from archipelago.wire.frame import pack, unpack
 
 ARRAYS = st.lists(st.lists(st.floats(width=32), max_size=40), max_size=3)
 

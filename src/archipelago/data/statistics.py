@@ -15,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from archipelago.core.buffers import join, length
 from archipelago.core.errors import DataError
 from archipelago.core.meter import MeterRow
 from archipelago.data.answers import HISTOGRAM, LocalRows, answer
 from archipelago.data.columns import Kind
 from archipelago.data.preparation import Column
 from archipelago.data.preprocess import Preprocess
-from archipelago.wire.frame import join, length, pack, unpack
+from archipelago.wire.frame import pack, unpack
 
 __all__ = ["Clients", "agree_columns", "agree_labels", "merged"]
 

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-import numpy as np
 import torch
+
+from archipelago.core.buffers import Part
 
 __all__ = ["Buffer", "Context", "Engine", "Handle", "Memory", "Result", "Task", "one_thread"]
 
-Buffer = bytes | memoryview | np.ndarray
+Buffer = Part
 
 
 @runtime_checkable

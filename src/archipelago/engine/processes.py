@@ -14,11 +14,11 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
+from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result
 from archipelago.engine.worker import SLOTS, Shared, work
-from archipelago.wire.frame import as_bytes, length
 
 __all__ = ["Processes"]
 

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from archipelago.core.buffers import join
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result, one_thread
-from archipelago.wire.frame import join
 
 __all__ = ["Serial"]
 

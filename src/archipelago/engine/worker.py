@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from archipelago.wire.frame import as_bytes, length
+from archipelago.core.buffers import as_bytes, length
 
 __all__ = ["SLOTS", "Shared", "Slot", "map_file", "work"]
 

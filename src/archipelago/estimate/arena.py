@@ -25,7 +25,6 @@ class Arena:
         graph: turns a point of the space into a network.
         clients: who may train.
         scorers: who may validate.
-        metric: what the search maximises or minimises, e.g. "accuracy".
         phase: what the meter calls it.
     """
 
@@ -33,12 +32,7 @@ class Arena:
     graph: Callable[[Arch], Graph]
     clients: tuple[int, ...]
     scorers: tuple[int, ...]
-    metric: str
     phase: str = "search"
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the metric with its sign turned so that higher is better."""
-        return metrics[self.metric] * self.federation.task.direction(self.metric)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,8 +115,10 @@ def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:
         elif not scores.vectors[branch.number]:
             branches.append(branch.end("failed", "no client could score it"))
         else:
-            metrics = arena.federation.task.metrics(scores.total(branch.number))
-            point = (branch.round, metrics["loss"], arena.score(metrics))
+            total = scores.total(branch.number)
+            metrics = arena.federation.task.metrics(total)
+            loss = float(total[1] / max(total[0], 1.0))
+            point = (branch.round, loss, arena.federation.task.score(metrics))
             cost = totals(row for row in scores.rows if row.branch == branch.number)
             spent = {
                 name: branch.spent.get(name, 0.0) + value

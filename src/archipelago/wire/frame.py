@@ -24,7 +24,7 @@ import numpy as np
 
 from archipelago.core.errors import UpdateRefused
 
-__all__ = ["LIMIT", "Frame", "as_bytes", "join", "length", "pack", "unpack"]
+__all__ = ["LIMIT", "Frame", "pack", "unpack"]
 
 MAGIC = b"ARCH"
 VERSION = 1
@@ -34,8 +34,6 @@ LIMIT = 1 << 30
 _ALIGN = 64
 _HEAD = Struct("<4sHHI")
 _DTYPES = {"f4": 4, "f2": 2, "i1": 1, "u1": 1, "i4": 4, "i8": 8, "f8": 8}
-
-Part = bytes | memoryview | np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +77,6 @@ def pack(
     return pieces
 
 
-def length(pieces: Sequence[Part]) -> int:
-    """Return the bytes that would travel."""
-    return sum(as_bytes(piece).nbytes for piece in pieces)
-
-
-def join(pieces: Sequence[Part]) -> bytes:
-    """Return the frame in one piece."""
-    return b"".join(as_bytes(piece) for piece in pieces)
-
-
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
     """Read a frame without copying its arrays.
 
@@ -130,11 +118,6 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
     if start != view.nbytes:
         raise UpdateRefused("bytes behind the end of a frame", got=view.nbytes - start)
     return Frame(kind, fields, tuple(arrays))
-
-
-def as_bytes(piece: Part) -> memoryview:
-    """Return the piece as bytes, without copying."""
-    return piece.data.cast("B") if isinstance(piece, np.ndarray) else memoryview(piece).cast("B")
 
 
 def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:

@@ -1,0 +1,96 @@
+"""Raw rows in, answers out. Needs onnxruntime and NumPy only: no torch, no pandas."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from archipelago.core.errors import DataError
+from archipelago.data.tasks import MultiLabel, Regression
+from archipelago.deploy.rows import read_rows
+from archipelago.deploy.session import Session
+
+__all__ = ["Predictions", "predict"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictions:
+    """One answer a row, in the order of the file.
+
+    Attributes:
+        answers: class names `[rows]`; of several labels joined by the task's separator; of a
+            regression float64 in the target's unit.
+        probabilities: float32 `[rows, classes]`; no columns for a regression.
+        classes: names of these columns.
+        unused: columns of the file that the model does not need.
+    """
+
+    answers: np.ndarray
+    probabilities: np.ndarray
+    classes: tuple[str, ...]
+    unused: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Rows."""
+        return len(self.answers)
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        """Names of the fields of `rows`."""
+        return ("prediction", *(f"p({name})" for name in self.classes))
+
+    def rows(self) -> Iterator[tuple[str | float, ...]]:
+        """Yield the answer and the probabilities of each row."""
+        answers, shares = self.answers.tolist(), self.probabilities.tolist()
+        for answer, share in zip(answers, shares, strict=True):
+            yield (answer, *share)
+
+    def write(self, path: str | Path) -> None:
+        """Write a CSV with a header.
+
+        Raises:
+            DataError: the file cannot be written.
+        """
+        try:
+            with Path(path).open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(self.header)
+                writer.writerows((row[0], *(f"{p:.6g}" for p in row[1:])) for row in self.rows())
+        except OSError as error:
+            raise DataError(
+                "the predictions cannot be written", got=error.strerror, where=str(path)
+            ) from None
+
+
+def predict(
+    model_path: str | Path, rows_path: str | Path, *, channels: str = "auto"
+) -> Predictions:
+    """Apply a shipped model to a file of raw rows.
+
+    Args:
+        model_path: an ONNX file from `export_onnx`.
+        rows_path: CSV, TSV, gzipped CSV, Parquet or NPZ; see `deploy.rows.read_rows`.
+        channels: where the channels of images and series are: `first`, `last` or `auto`.
+
+    Raises:
+        DataError: the model or the file cannot be used, or they do not fit each other; the column
+            is named.
+    """
+    session = Session.open(model_path)
+    manifest = session.manifest
+    x, unused = read_rows(manifest, rows_path, channels=channels)
+    logits, scores = session.run(x)
+    names = np.array(manifest.labels, dtype=np.str_)
+    match manifest.task:
+        case Regression() as task:
+            answers, scores = task.predict(logits), scores[:, :0]
+        case MultiLabel() as task:
+            chosen = [names[row] for row in logits > 0]
+            answers = np.array([task.separator.join(some) for some in chosen], dtype=np.str_)
+        case _:
+            answers = names[logits.argmax(1)]
+    return Predictions(
+        answers=answers, probabilities=scores, classes=manifest.labels, unused=unused
+    )

@@ -1,0 +1,155 @@
+"""Raw rows from a file, as a shipped model wants them; every misfit by name. No torch."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from archipelago.core.checks import one_of
+from archipelago.core.errors import DataError
+from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
+from archipelago.deploy.manifest import Manifest
+
+__all__ = ["read_rows"]
+
+_READERS = {
+    ".csv": read_csv,
+    ".gz": read_csv,
+    ".npz": read_npz,
+    ".parquet": read_parquet,
+    ".tsv": read_csv,
+}
+
+
+def read_rows(
+    manifest: Manifest, path: str | Path, *, channels: str = "auto"
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Read a file and return what the exported graph takes, and the names of unused columns.
+
+    Args:
+        path: CSV, TSV, gzipped CSV, Parquet (extra) or NPZ. An NPZ holds an array `x`, or, for a
+            table, one array a column.
+        channels: of images and series in an NPZ: `first`, `last`, or `auto`, which takes the only
+            one that fits.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or does not fit: columns absent, values that
+            do not read, arrays of another shape; all named.
+    """
+    one_of("channels", channels, ("auto", "first", "last"))
+    path = Path(path)
+    if not path.is_file():
+        raise DataError("no such file", where=str(path), fix="give a file of rows")
+    reader = _READERS.get(path.suffix.casefold())
+    if reader is None:
+        raise DataError(
+            "files of this kind are not read",
+            got=path.name,
+            fix="give .csv, .csv.gz, .tsv, .parquet or .npz",
+        )
+    columns = reader(path)
+    if manifest.preparation.modality == "table":
+        return _table(manifest, columns, path)
+    return _arrays(manifest, columns, path, channels), ()
+
+
+def _table(
+    manifest: Manifest, columns: Mapping[str, np.ndarray], path: Path
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    if path.suffix.casefold() == ".npz":
+        columns = _named(columns, path)
+    unused = tuple(name for name in columns if name not in manifest.columns)
+    absent = [name for name in manifest.columns if name not in columns]
+    if absent:
+        known = ", ".join(unused) or "none"
+        raise DataError(
+            "columns that the model needs are absent",
+            got=absent,
+            where=str(path),
+            fix=f"rename or add them; columns of the file that the model does not use: {known}",
+        )
+    vocabularies = {c.name for c in manifest.preparation.columns if c.kind == "category"}
+    table = {
+        name: columns[name] if name in vocabularies else _numbers_where_all_are(columns[name])
+        for name in manifest.columns
+    }
+    try:
+        return manifest.preparation.apply(table), unused
+    except DataError as error:
+        where = f"{path}, {error.where}" if error.where else str(path)
+        raise DataError(error.what, got=error.got, where=where, fix=error.fix) from None
+
+
+def _numbers_where_all_are(values: np.ndarray) -> np.ndarray:
+    """Return float64 where every field is a plain number or empty: as training read its files."""
+    if values.dtype.kind != "U":
+        return values
+    try:
+        return np.where(values == "", "nan", values).astype(np.float64)
+    except ValueError:
+        return values
+
+
+def _named(arrays: Mapping[str, np.ndarray], path: Path) -> Mapping[str, np.ndarray]:
+    """Return an NPZ's columns: the axes of `x`, or arrays of one axis and one length."""
+    if "x" in arrays and arrays["x"].ndim == 2:
+        x = arrays["x"]
+        names = arrays["feature_names"].tolist() if "feature_names" in arrays else ()
+        if names and len(names) != x.shape[1]:
+            raise DataError(
+                "x has another number of columns than feature_names",
+                got=(x.shape[1], len(names)),
+                where=str(path),
+            )
+        titles = names or [f"x{i}" for i in range(x.shape[1])]
+        return {str(title): x[:, i] for i, title in enumerate(titles)}
+    columns = {name: array for name, array in arrays.items() if array.ndim == 1}
+    if len({len(array) for array in columns.values()}) > 1:
+        sizes = {name: len(array) for name, array in columns.items()}
+        raise DataError("columns have different lengths", got=sizes, where=str(path))
+    return columns
+
+
+def _arrays(
+    manifest: Manifest, arrays: Mapping[str, np.ndarray], path: Path, channels: str
+) -> np.ndarray:
+    modality, shape = manifest.preparation.modality, manifest.preparation.shape
+    if path.suffix.casefold() != ".npz" or "x" not in arrays:
+        raise DataError(
+            f"this model takes {'images' if modality == 'image' else 'series'}",
+            got=path.name,
+            where=str(path),
+            fix=f"give an .npz with an array 'x' of rows of shape {shape}",
+        )
+    x = arrays["x"]
+    if x.dtype.kind not in "fiub":
+        raise DataError("x must hold numbers", got=str(x.dtype), where=str(path))
+    if x.ndim == len(shape) and shape[0] == 1:
+        x = x[:, None]
+    first = tuple(x.shape[1:]) == shape
+    last = (*x.shape[-1:], *x.shape[1:-1]) == shape and x.ndim == len(shape) + 1
+    if channels == "auto" and first and last and shape[0] > 1:
+        raise DataError(
+            "the channels may come first or last: both fit",
+            got=tuple(x.shape),
+            where=str(path),
+            fix="say channels='last' or channels='first'",
+        )
+    take_first = first if channels == "auto" else channels == "first"
+    if not (first if take_first else last):
+        raise DataError(
+            "rows have another shape than the model takes",
+            got=tuple(x.shape[1:]),
+            where=f"{path}, array 'x'",
+            fix=f"give rows of shape {shape}, or {(*shape[1:], shape[0])} with channels last",
+        )
+    x = (x if take_first else np.moveaxis(x, -1, 1)).astype(np.float32)
+    wrong = ~np.isfinite(x).reshape(len(x), -1).all(1)
+    if wrong.any():
+        raise DataError(
+            "values are missing or infinite",
+            got=f"{int(wrong.sum())} of {len(x)} rows, the first is row {int(wrong.argmax())}",
+            where=f"{path}, array 'x'",
+            fix="fill them in, or leave the rows out",
+        )
+    return x

@@ -1,0 +1,108 @@
+"""The run in three sentences: what was found, against what, and how far it holds."""
+
+from math import isfinite
+
+from archipelago.report.findings import Candidate, Findings, Reference
+from archipelago.report.text import count, plural, shown
+
+__all__ = ["compare", "front", "ranked", "verdict"]
+
+
+def ranked(findings: Findings) -> tuple[Candidate, ...]:
+    """Return all candidates, best first: finished, then dropped, then failed."""
+    order = {"done": 0, "dropped": 1, "failed": 2}
+    return tuple(
+        sorted(
+            findings.candidates,
+            key=lambda c: (order[c.outcome.status], -c.outcome.score, c.outcome.number),
+        )
+    )
+
+
+def front(findings: Findings, cost: str) -> tuple[Candidate, ...]:
+    """Return the Pareto front of score against `cost`, cheapest first.
+
+    Only candidates that finished compete: a dropped one was scored after fewer rounds.
+    """
+    rivals = [
+        c
+        for c in findings.candidates
+        if c.outcome.status == "done" and c.value is not None and cost in c.outcome.costs
+    ]
+    best, kept = -float("inf"), list[Candidate]()
+    for rival in sorted(rivals, key=lambda c: (c.outcome.costs[cost], -c.outcome.score)):
+        if rival.outcome.score > best:
+            best = rival.outcome.score
+            kept.append(rival)
+    return tuple(kept)
+
+
+def compare(reference: Reference) -> str:
+    """Return `better than`, `worse than` or `not distinguishable from`, by the interval alone."""
+    if not isfinite(reference.difference):
+        return "not compared with"
+    if reference.difference_low > 0:
+        return "better than"
+    return "worse than" if reference.difference_high < 0 else "not distinguishable from"
+
+
+def _against(findings: Findings, reference: Reference) -> str:
+    if not isfinite(reference.difference):
+        return f"not compared with {reference.name}"
+    difference = shown(reference.difference, percent=findings.percent, signed=True)
+    low = shown(reference.difference_low, percent=findings.percent, signed=True, unit=False)
+    high = shown(reference.difference_high, percent=findings.percent, signed=True, unit=False)
+    return f"{compare(reference)} {reference.name} ({difference}, {low} to {high})"
+
+
+def verdict(findings: Findings) -> tuple[str, str, str]:
+    """Return finding, comparison and limits, each one plain-text sentence (not yet escaped)."""
+    tried = plural(len(findings.candidates), "architecture")
+    silos = f" across {plural(_silos(findings), 'silo')}" if _silos(findings) else ""
+    if findings.test is None:
+        first = f"The search scored {tried}{silos}; no model has been tested yet."
+    else:
+        test, percent = findings.test, findings.percent
+        network = findings.network
+        model = f"a network of {count(network.params)} parameters" if network else "a network"
+        first = (
+            f"From {tried} scored{silos}, {model} was trained to the end and reaches a test "
+            f"{findings.metric} of {shown(test.value, percent=percent)} (95 % interval "
+            f"{shown(test.low, percent=percent, unit=False)} to "
+            f"{shown(test.high, percent=percent)}) on {plural(findings.test_rows, 'row')} "
+            "that were opened once, at the end."
+        )
+    if findings.references:
+        second = (
+            "At equal client cost it is "
+            + _listed([_against(findings, reference) for reference in findings.references])
+            + "; brackets hold the difference and its 95 % interval."
+        )
+    else:
+        second = "It was not compared with any reference, so nothing here says that a search paid."
+    return first, second, _limits(findings)
+
+
+def _limits(findings: Findings) -> str:
+    worst = findings.worst_client
+    parts = [
+        f"This is one run with seed {findings.seed}: the intervals cover the choice of test rows, "
+        "not a repetition of the search"
+    ]
+    if worst is not None:
+        parts.append(
+            f"the weakest client, {worst.name}, stands at "
+            f"{shown(worst.score, percent=findings.percent)} on {plural(worst.rows, 'row')}"
+        )
+    parts.append("nothing was measured outside these silos")
+    return _listed(parts) + "."
+
+
+def _silos(findings: Findings) -> int:
+    if findings.label_counts is not None:
+        return len(findings.label_counts.clients)
+    return len(findings.client_test) or len({release.client for release in findings.releases})
+
+
+def _listed(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

@@ -1,0 +1,1 @@
+"""The straight line: data, search, final training, one test, a network to ship, a report."""

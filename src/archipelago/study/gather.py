@@ -1,0 +1,269 @@
+"""From a run's journal to what its report shows. Reads; changes nothing."""
+
+import platform
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from math import isfinite
+from typing import Any
+
+from archipelago.config.load import loads
+from archipelago.config.run import Run
+from archipelago.core.errors import JournalError
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Outcome
+from archipelago.data.tasks import task_from_json
+from archipelago.driver.loop import Champion
+from archipelago.journal.journal import Journal
+from archipelago.report import findings as page
+from archipelago.space.graph import Graph
+from archipelago.study.stages import FINALISTS
+from archipelago.study.verdict import Tested, compared, interval
+
+__all__ = ["gather", "ranked", "searched"]
+
+OURS = ("statistics", "search", "final", "test")
+"""Phases of the run itself; the others are reference lines."""
+
+
+def searched(journal: Journal) -> list[Outcome]:
+    """Return the outcomes of the search, without those of final training and references."""
+    found = list(journal.outcomes())
+    # Numbers begin anew with each stage, and the search is the first.
+    ends = [index for index, outcome in enumerate(found) if outcome.number == 0]
+    return found[: ends[1]] if len(ends) > 1 else found
+
+
+def ranked(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return them best first: those that finished, the dropped, the failed."""
+    order = {"done": 0, "dropped": 1, "failed": 2}
+    return sorted(outcomes, key=lambda o: (order[o.status], -o.score, o.number))
+
+
+def gather(journal: Journal) -> page.Findings:
+    """Return everything that the report shows.
+
+    Raises:
+        JournalError: the run has not come as far as its data.
+    """
+    last = journal.last(full=True)
+    facts = next((data for _, data, _ in journal.events("facts")), None)
+    if last is None or last.state is None or facts is None:
+        raise JournalError(
+            "the run stopped before its first commit: there is nothing to report",
+            where=str(journal.directory),
+            fix=f"archipelago resume {journal.directory}",
+        )
+    run = loads(journal.meta["run"], source="run.toml")
+    task = task_from_json(facts["task"])
+    sign = task.direction(task.metric)
+    outcomes = searched(journal)
+    tested = {n: Tested.from_json(t) for n, t in (last.state["tested"] or {}).items()}
+    champions = {n: Champion.from_json(c) for n, c in last.state["champions"].items()}
+    seed = Seed(run.seed).child("verdict")
+    ours = tested.get("final")
+    best = champions.get("search")
+    shipped = list(journal.events("shipped"))
+    return page.Findings(
+        name=run.name,
+        about=run.about,
+        metric=task.metric,
+        seed=run.seed,
+        task=_task(facts),
+        higher_is_better=sign > 0,
+        percent=task.metric not in ("log_loss", "rmse", "mae", "r2", "auroc"),
+        candidates=tuple(_candidates(run, outcomes, sign)),
+        test=page.Interval(value=ours.metrics[task.metric], **_bounds(interval(task, ours, seed)))
+        if ours
+        else None,
+        test_rows=int(sum(vector[0] for vector in ours.vectors.values())) if ours else 0,
+        references=tuple(_references(journal, task, tested, seed)),
+        winner=best.outcome.number if best else None,
+        network=_network("found by this search", best.graph) if best else None,
+        baseline=_network("hand-made baseline", Graph.from_json(facts["baseline"])),
+        classes=tuple(facts["classes"]),
+        curves=tuple(_curves(journal, outcomes, sign)),
+        client_test=tuple(_clients(task, ours, facts["names"])) if ours else (),
+        label_counts=page.LabelCounts(
+            clients=tuple(facts["names"]),
+            labels=tuple(facts["classes"]),
+            counts=tuple(tuple(row) for row in facts["labels"]),
+        )
+        if facts["classes"]
+        else None,
+        rounds=tuple(_rounds(journal)),
+        progress=tuple(_progress(outcomes, sign)),
+        releases=tuple(_releases(journal, facts["names"])),
+        shipped=page.Shipped(**shipped[-1][1]) if shipped else None,
+        events=tuple(_events(journal)),
+        config=journal.meta["run"],
+        versions=_versions(),
+        fingerprints={"data": last.state["fingerprint"]},
+    )
+
+
+def _task(facts: Mapping[str, Any]) -> str:
+    kind = facts["task"]["kind"]
+    of = f" of {len(facts['classes'])} classes" if facts["classes"] else ""
+    return f"{kind}{of} from {facts['modality']} rows of shape {facts['shape']}"
+
+
+def _bounds(pair: tuple[float, float]) -> dict[str, float]:
+    return {"low": pair[0], "high": pair[1]}
+
+
+def _candidates(run: Run, outcomes: list[Outcome], sign: int) -> Iterator[page.Candidate]:
+    wide = run.estimator.candidates
+    for index, outcome in enumerate(outcomes):
+        dropped = outcome.status == "dropped"
+        yield page.Candidate(
+            outcome=outcome,
+            generation=index // wide,
+            dropped_round=int(outcome.costs["rounds"]) if dropped else None,
+            display=sign * outcome.score if isfinite(outcome.score) else None,
+        )
+
+
+def _references(
+    journal: Journal, task: Any, tested: Mapping[str, Tested], seed: Seed
+) -> Iterator[page.Reference]:
+    if "final" not in tested:
+        return
+    sign = task.direction(task.metric)
+    notes = {
+        "hand-made": "as many rounds as the search and final training cost together",
+        "random-final": "random search with the same estimator and budget, then the same training",
+        "pooled": "all rows in one place, as many epochs as final training: simulation only",
+    }
+    phases = {"random-final": ("random", "random-final")}
+    for name, theirs in tested.items():
+        if name == "final":
+            continue
+        gap, low, high = compared(task, tested["final"], theirs, seed)
+        if sign < 0:
+            gap, low, high = -gap, -high, -low
+        cost = sum(journal.cost(p)["virtual_seconds"] for p in phases.get(name, (name,)))
+        yield page.Reference(
+            name=FINALISTS[name],
+            score=theirs.metrics[task.metric],
+            **_bounds(interval(task, theirs, seed)),
+            difference=gap,
+            difference_low=low,
+            difference_high=high,
+            cost=cost,
+            note=notes[name],
+        )
+
+
+def _network(name: str, graph: Graph) -> page.Network:
+    return page.Network(
+        name=name,
+        input_shape=_shape(graph.input_shape),
+        nodes=tuple(
+            page.NetworkNode(
+                name=node.name,
+                op=node.op,
+                inputs=node.inputs,
+                attrs=", ".join(f"{key} {value}" for key, value in node.attrs),
+                shape=_shape(graph.shapes[node.name]),
+                params=graph.node_costs[node.name][0],
+                macs=graph.node_costs[node.name][1],
+            )
+            for node in graph.nodes
+        ),
+        params=graph.params,
+        macs=graph.macs,
+    )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(size) for size in shape)
+
+
+def _curves(journal: Journal, outcomes: list[Outcome], sign: int) -> Iterator[page.Curve]:
+    status = {outcome.number: outcome.status for outcome in outcomes}
+    for phase in ("search", "final"):
+        lines: dict[int, list[tuple[int, float]]] = {}
+        for point in journal.curves(phase):
+            if point.metric == "score" and isfinite(point.value):
+                lines.setdefault(point.branch, []).append((point.round, sign * point.value))
+        for branch, points in sorted(lines.items()):
+            yield page.Curve(
+                label="final" if phase == "final" else f"#{branch}",
+                points=tuple(points),
+                status=status.get(branch, "done") if phase == "search" else "done",
+                phase=phase,
+            )
+
+
+def _clients(task: Any, ours: Tested, names: list[str]) -> Iterator[page.ClientScore]:
+    for client, vector in sorted(ours.vectors.items()):
+        score = task.metrics(vector)[task.metric]
+        if isfinite(score):
+            yield page.ClientScore(name=names[client], rows=int(vector[0]), score=score)
+
+
+def _rounds(journal: Journal) -> Iterator[page.RoundCost]:
+    refused = Counter((row.phase, row.round) for row in journal.meter(kind="refused"))
+    costs = journal.cost_per_round()
+    turn = 0
+    for phase in OURS:
+        for key in sorted(key for key in costs if key[0] == phase):
+            cost = costs[key]
+            yield page.RoundCost(
+                round=turn,
+                phase=phase,
+                bytes_up=int(cost["bytes_up"]),
+                bytes_down=int(cost["bytes_down"]),
+                client_seconds=cost["virtual_seconds"],
+                refused=refused[key],
+            )
+            turn += 1
+
+
+def _progress(outcomes: list[Outcome], sign: int) -> Iterator[page.Progress]:
+    cost, best = 0.0, float("-inf")
+    for outcome in outcomes:
+        cost += outcome.costs.get("spent_virtual_seconds", 0.0)
+        if outcome.status == "done" and outcome.score > best:
+            best = outcome.score
+        if isfinite(best):
+            yield page.Progress(cost=cost, best=sign * best)
+
+
+def _releases(journal: Journal, names: list[str]) -> Iterator[page.Release]:
+    purposes = {
+        "statistics": "statistics round: counts and sums of train rows",
+        "search": "search: model updates and validation counts",
+        "final": "final training: model updates and validation counts",
+        "test": "test: counts of right and wrong answers",
+    }
+    for phase, purpose in purposes.items():
+        sent: dict[int, list[int]] = {}
+        for row in journal.meter(phase=phase):
+            if row.bytes_up:
+                entry = sent.setdefault(row.client, [0, 0])
+                entry[0] += 1
+                entry[1] += row.bytes_up
+        for client, (messages, size) in sorted(sent.items()):
+            yield page.Release(client=names[client], purpose=purpose, messages=messages, bytes=size)
+
+
+def _events(journal: Journal) -> Iterator[page.Event]:
+    for kind in ("refused", "void"):
+        seen = Counter(
+            (f"candidate #{data['branch']}", str(data["text"]).splitlines()[0])
+            for _, data, _ in journal.events(kind)
+        )
+        for (where, detail), count in sorted(seen.items()):
+            yield page.Event(kind=kind, where=where, detail=detail, count=count)
+    notes = Counter(
+        row.note for row in journal.meter(kind="refused") if row.note and not row.bytes_up
+    )
+    for note, count in sorted(notes.items()):
+        yield page.Event(kind="absent", where="clients", detail=note, count=count)
+
+
+def _versions() -> dict[str, str]:
+    names = ("archipelago-nas", "torch", "numpy", "onnx", "onnxruntime", "scikit-learn")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}

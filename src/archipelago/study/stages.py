@@ -1,0 +1,167 @@
+"""Which searches make up a study. Each is a plan over the same two loops."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from archipelago.config.run import Run
+from archipelago.core.errors import RunFailed
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Arch
+from archipelago.data.shards import Shards
+from archipelago.driver.budget import Budget
+from archipelago.driver.loop import Champion, Stage
+from archipelago.estimate.arena import Arena
+from archipelago.estimate.rounds import Rounds
+from archipelago.federation.cohort import Cohort
+from archipelago.federation.rounds import Federation
+from archipelago.journal.journal import Journal
+from archipelago.space.graph import Graph
+from archipelago.strategy.random import Random
+from archipelago.study.given import Given
+from archipelago.study.pooled import Pooled
+
+__all__ = ["FINALISTS", "Line"]
+
+FINALISTS: Mapping[str, str] = {
+    "final": "this search",
+    "hand-made": "hand-made network",
+    "random-final": "random search",
+    "pooled": "same network, pooled data",
+}
+"""Stages whose champions are tested, and what the report calls them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """Builds the stages of one run.
+
+    Attributes:
+        run: what the user asked for.
+        shards: everybody's rows.
+        engine: open on the workplace that `place(name)` names.
+        journal: what earlier stages cost.
+    """
+
+    run: Run
+    shards: Shards
+    engine: Any
+    journal: Journal
+
+    def names(self) -> Iterator[str]:
+        """Yield the stages in order."""
+        yield from ("search", "final")
+        if self.run.final.references:
+            yield from ("hand-made", "random", "random-final", "pooled")
+
+    def rows(self, name: str) -> Any:
+        """Return the shards that a stage's workers see."""
+        return Pooled(self.shards) if name == "pooled" else self.shards
+
+    def stage(self, name: str, champions: Mapping[str, Champion]) -> Stage:
+        """Return the stage, given the champions of those before it."""
+        run = self.run
+        match name:
+            case "search":
+                return self._stage(name, run.strategy, run.estimator, run.budget, searched=True)
+            case "random":
+                # The lectures' own control: the same estimator and budget, no memory.
+                return self._stage(name, Random(), run.estimator, run.budget, searched=True)
+            case "final" | "pooled":
+                return self._trained(name, _of(champions, "search"))
+            case "random-final":
+                return self._trained(name, _of(champions, "random"))
+            case _:
+                baseline = self.baseline()
+                stage = self._trained(name, baseline)
+                rounds = self._equal_rounds(baseline)
+                plan = Rounds(
+                    rounds=rounds,
+                    candidates=1,
+                    every=max(1, rounds // 6),
+                )
+                return replace(stage, estimator=plan)
+
+    def baseline(self) -> Graph:
+        """Return the hand-made network for this kind of data."""
+        signature = self.shards.signature
+        return self.run.space.baseline(signature.shape, signature.outputs)
+
+    def graph(self, arch: Arch) -> Graph:
+        """Return the network of a point of the space."""
+        signature = self.shards.signature
+        return self.run.space.graph(arch, signature.shape, signature.outputs)
+
+    def allowed(self, arch: Arch) -> bool:
+        """Return whether the network meets every hard constraint."""
+        costs = self.graph(arch).costs
+        return all(limit.holds(costs) for limit in self.run.limits)
+
+    def _stage(
+        self, name: str, strategy: Any, estimator: Any, budget: Budget, *, searched: bool
+    ) -> Stage:
+        signature = self.shards.signature
+        return Stage(
+            name=name,
+            space=self.run.space.space(signature.shape, signature.outputs),
+            strategy=strategy,
+            estimator=estimator,
+            arena=self._arena(name, self.graph),
+            budget=budget,
+            seed=self._seed().child(name, "strategy"),
+            allowed=self.allowed if searched and self.run.constraints else None,
+        )
+
+    def _trained(self, name: str, network: Champion | Graph) -> Stage:
+        graph = network if isinstance(network, Graph) else network.graph
+        arch = {} if isinstance(network, Graph) else network.outcome.arch
+        final = self.run.final
+        plan = Rounds(rounds=final.rounds, candidates=1, every=final.every, patience=final.patience)
+        stage = self._stage(name, Given((arch,)), plan, Budget(trials=1), searched=False)
+        return replace(stage, arena=self._arena(name, lambda _: graph))
+
+    def _arena(self, name: str, graph: Callable[[Arch], Graph]) -> Arena:
+        run, shards = self.run, self.shards
+        pooled = name == "pooled"
+        rows = shards.train_rows
+        if pooled:
+            rows = rows.copy()
+            rows[0] = rows.sum()
+        return Arena(
+            federation=Federation(
+                engine=self.engine,
+                task=shards.signature.task,
+                train_rows=rows,
+                validation_rows=shards.validation_rows,
+                seed=self._seed(),
+                training=run.client,
+                cohort=Cohort() if pooled else run.cohort,
+                aggregator=run.aggregator,
+                server=run.server,
+            ),
+            graph=graph,
+            clients=(0,) if pooled else shards.training,
+            scorers=shards.training,
+            phase=name,
+        )
+
+    def _equal_rounds(self, graph: Graph) -> int:
+        """Return how many rounds of `graph` cost clients what search and final training cost."""
+        spent = sum(self.journal.cost(phase)["macs"] for phase in ("search", "final"))
+        share = self.run.cohort.count(len(self.shards.training)) / len(self.shards.training)
+        passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
+        scored = 7 * float(self.shards.validation_rows.sum())
+        return max(1, int((spent / graph.macs - scored) / passes))
+
+    def _seed(self) -> Seed:
+        return Seed(self.run.seed)
+
+
+def _of(champions: Mapping[str, Champion], name: str) -> Champion:
+    if name not in champions:
+        raise RunFailed(
+            "no candidate finished: there is nothing to train",
+            where=name,
+            fix="`archipelago report DIR` says why each one failed; lower client.learning_rate",
+        )
+    return champions[name]
