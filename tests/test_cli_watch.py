@@ -96,3 +96,5 @@ def test_the_panel_shows_where_the_run_is() -> None:
     text = console.export_text()
     for piece in ("search", "1 of 2, generation 0", "0.7500 (#7)", "1 of 4", "10 B", "21s left"):
         assert piece in text
+    bar = next(line for line in text.splitlines() if "━" in line)
+    assert not any(c.isalpha() for c in bar)

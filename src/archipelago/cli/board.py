@@ -62,7 +62,7 @@ class Board:
                 if score is not None and (self.best is None or score >= self.best):
                     self.best, self.best_number = float(score), int(data["number"])
         said = line(kind, data)
-        if said is not None and kind != "round":
+        if said is not None and kind not in ("round", "stopped"):
             self.lines = [*self.lines, said][-6:]
 
     @property

@@ -69,7 +69,10 @@ def panel(board: Board) -> Panel:
         table.add_row(Text(name, style="dim"), Text(value))
     rows: list[Any] = [table]
     if board.share is not None:
-        rows.append(ProgressBar(total=1.0, completed=board.share, width=48))
+        # A bar ends no line by itself; a row of a grid does.
+        bar = Table.grid()
+        bar.add_row(ProgressBar(total=1.0, completed=board.share, width=48))
+        rows.append(bar)
     if board.lines:
         rows.append(Text("\n".join(board.lines), style="dim"))
     return Panel(Group(*rows), title="archipelago", title_align="left", width=78)

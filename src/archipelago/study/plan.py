@@ -33,6 +33,10 @@ _DRAWS = 5_000
 """Draws after which a constraint counts as one that no architecture meets."""
 _REFERENCES = 3.0
 """The hand-made network and random search each cost as much as search and final training."""
+_VISIT = 3e-3
+"""Seconds of a visit that are no arithmetic: framing, moving, checking, committing (2 cores)."""
+_AROUND = 6.0
+"""Seconds for starting workers, exporting, drawing the report."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +127,7 @@ def plan(run: Run) -> Plan:
     # A fit moves the model down and up; an evaluation only down.
     moved = typical.bytes_per_round * (work.fits + 0.5 * work.evaluations)
     share = _REFERENCES if run.final.references else 1.0
+    seconds = passes / (3 * rate) / _workers(run) + _VISIT * (work.fits + work.evaluations)
     return Plan(
         size=space.size,
         allowed=allowed,
@@ -136,7 +141,7 @@ def plan(run: Run) -> Plan:
         visits=work.fits,
         bytes_per_client=moved / clients,
         macs_in_all=typical.macs * passes,
-        minutes=share * passes / (3 * rate) / _workers(run) / 60,
+        minutes=(share * seconds + _AROUND) / 60,
         references=run.final.references,
     )
 
