@@ -194,3 +194,20 @@ def _wine(path: Path) -> Path:
         writer.writerow(bunch.feature_names)
         writer.writerows(bunch.data[:5].tolist())
     return path
+
+
+def test_own_files_need_two_lines_of_the_preset_only(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "silos").mkdir()
+    for silo, shift in (("north", 0), ("south", 1), ("west", 2)):
+        rows = [f"{i % 7 + shift},{'abc'[i % 3]},{'yes' if i % 2 else 'no'}" for i in range(60)]
+        text = "\n".join(["age,colour,outcome", *rows])
+        (tmp_path / "silos" / f"{silo}.csv").write_text(text)
+    mine = tmp_path / "mine.toml"
+    assert status("new", "files", mine) == 0
+    assert status("check", mine) == 2
+    assert "there is no such column\n  got: 'label'" in capsys.readouterr().err
+    mine.write_text(mine.read_text().replace('label = "label"', 'label = "outcome"'))
+    assert status("check", mine) == 0
+    assert "no fault found; 3 clients" in capsys.readouterr().out
