@@ -1,0 +1,186 @@
+"""Serial is the reference; processes equal it and survive losses."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from archipelago.core.errors import TaskFailed
+from archipelago.engine.processes import Processes
+from archipelago.engine.serial import Serial
+
+
+@dataclass(frozen=True)
+class Place:
+    base: int = 100
+
+    def enter(self):
+        return self.base
+
+
+@dataclass(frozen=True)
+class Add:
+    value: int
+    weight: int = 1
+
+    def __call__(self, context, memory):
+        return [np.array([context + self.value], np.int64), b"end"]
+
+
+@dataclass(frozen=True)
+class Sum:
+    handle: object
+    weight: int = 1
+
+    def __call__(self, context, memory):
+        data = np.frombuffer(memory.view(self.handle), np.float32)
+        return [np.array([data.sum()], np.float64)]
+
+
+@dataclass(frozen=True)
+class Raise:
+    def __call__(self, context, memory):
+        raise ValueError("three is not four")
+
+
+@dataclass(frozen=True)
+class DieOnce:
+    flag: str
+
+    def __call__(self, context, memory):
+        path = Path(self.flag)
+        if not path.exists():
+            path.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [b"survived"]
+
+
+@dataclass(frozen=True)
+class Die:
+    def __call__(self, context, memory):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Sleep:
+    seconds: float
+
+    def __call__(self, context, memory):
+        time.sleep(self.seconds)
+        return [b"awake"]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    engine = Processes(workers=2).start()
+    engine.open(Place())
+    yield engine
+    engine.close()
+
+
+def numbers(engine, tasks):
+    return [int(np.frombuffer(r.data[:8], np.int64)[0]) for r in engine.map(tasks)]
+
+
+def test_results_come_in_task_order_and_equal_serial(pool):
+    serial = Serial().start()
+    serial.open(Place())
+    tasks = [Add(n) for n in range(40)]
+    assert numbers(pool, tasks) == numbers(serial, tasks) == [100 + n for n in range(40)]
+
+
+def test_shared_bytes_reach_every_worker_and_are_given_back(pool):
+    data = np.ones(5_000_000, np.float32)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        handle = pool.share([data])
+        assert handle.size == data.nbytes
+        results = list(pool.map([Sum(handle) for _ in range(4)]))
+        assert [np.frombuffer(r.data, np.float64)[0] for r in results] == [5e6] * 4
+        handle.release()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_task_that_raises_is_a_value_with_a_reason(pool):
+    good, bad, after = pool.map([Add(1), Raise(), Add(2)])
+    assert good.data is not None
+    assert after.data is not None
+    assert bad.error == "ValueError: three is not four"
+    assert bad.attempts == 1
+
+
+def test_a_lost_worker_is_reported_and_its_task_runs_again(pool, tmp_path):
+    with pytest.warns(UserWarning, match="a worker was lost"):
+        results = list(pool.map([DieOnce(str(tmp_path / "flag")), *[Add(n) for n in range(6)]]))
+    assert bytes(results[0].data) == b"survived"
+    assert results[0].attempts == 2
+    assert all(r.error is None for r in results)
+
+
+def test_a_task_that_always_kills_its_worker_fails_with_the_signal(pool):
+    with pytest.warns(UserWarning, match="SIGKILL"):
+        bad, good = pool.map([Die(), Add(3)])
+    assert "lost 2 times" in bad.error
+    assert "SIGKILL" in bad.error
+    assert good.error is None
+
+
+def test_a_task_past_its_deadline_is_stopped():
+    engine = Processes(workers=1, deadline=0.5).start()
+    engine.open(Place())
+    late, good = engine.map([Sleep(60), Add(1)])
+    assert "deadline of 0.5 s" in late.error
+    assert good.error is None
+    engine.close()
+
+
+def test_stopping_early_leaves_the_pool_usable(pool):
+    results = pool.map([Add(n) for n in range(30)])
+    next(results)
+    results.close()
+    assert numbers(pool, [Add(5)]) == [105]
+
+
+def test_an_engine_that_is_not_open_says_so():
+    with pytest.raises(TaskFailed, match="not open"):
+        next(Serial().start().map([Add(1)]))
+
+
+def test_more_workers_than_cores_are_warned_about():
+    with pytest.warns(UserWarning, match="each task takes longer"):
+        Processes(workers=10_000).start()
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {folder!r})
+from test_engine import Place, Sleep
+from archipelago.engine.processes import Processes
+if __name__ == "__main__":
+    engine = Processes(workers=2).start()
+    engine.open(Place())
+    print("ready", *[w.process.pid for w in engine._workers], flush=True)
+    list(engine.map([Sleep(60), Sleep(60)]))
+"""
+
+
+def test_workers_leave_when_the_coordinator_is_killed(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT.format(folder=str(Path(__file__).parent)))
+    child = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in child.stdout.readline().split()[1:]]
+    assert len(workers) == 2
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    ends = time.monotonic() + 10
+    while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not any(psutil.pid_exists(pid) for pid in workers)
