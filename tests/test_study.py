@@ -163,7 +163,6 @@ if __name__ == "__main__":
         "best-before:1",
         "best-after:1",
         "after-row:6",
-        "before-blob:12",
     ],
 )
 def test_a_kill_at_any_point_loses_nothing(plain, tmp_path, point):
