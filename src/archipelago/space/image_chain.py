@@ -5,15 +5,19 @@ from dataclasses import dataclass
 from typing import Literal
 
 from archipelago.core.checks import at_least, one_of
-from archipelago.core.errors import ConfigError, IncompatibleParts
+from archipelago.core.errors import IncompatibleParts
 from archipelago.core.trial import Arch
 from archipelago.space.dims import Choice, Part, Range, Repeat
+from archipelago.space.family import ByGraph, known_words, odd_sizes, sizes
 from archipelago.space.graph import Graph
-from archipelago.space.ops import NORMS
+from archipelago.space.ops import ACTIVATIONS, NORMS
 from archipelago.space.sketch import Sketch
 from archipelago.space.space import Space
 
 __all__ = ["ImageChain"]
+
+LONGEST_SIDE = 64
+"""Pixels; a larger image is first brought below this by a strided convolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,18 +43,15 @@ class ImageChain:
 
     def __post_init__(self) -> None:
         at_least("space.layers", self.layers, 1)
-        for name in self.norms:
-            one_of("space.norms", name, NORMS)
-        for kernel in self.kernels:
-            if kernel % 2 == 0:
-                raise ConfigError(
-                    "a kernel must be odd to keep the size", got=kernel, where="space.kernels"
-                )
+        odd_sizes("space.kernels", self.kernels)
+        sizes("space.filters", self.filters)
+        known_words("space.norms", self.norms, NORMS)
+        sizes("space.dense", self.dense, low=0)
+        one_of("space.activation", self.activation, ACTIVATIONS)
 
     def space(self, input_shape: tuple[int, ...], outputs: int) -> Space:
-        """Return the choices; they do not depend on the number of outputs."""
+        """Return the choices; members that build the same network share a canonical key."""
         _image(input_shape)
-        del outputs
         layer: Mapping[str, Part] = {
             "kernel": Choice(self.kernels),
             "filters": Choice(self.filters),
@@ -63,16 +64,25 @@ class ImageChain:
                 "layer": Repeat(layer, Range(1, self.layers)),
                 "head": Choice(("flatten", "globalpool")),
                 "dense": Choice(self.dense),
-            }
+            },
+            canonicaliser=ByGraph(self, input_shape, outputs),
         )
 
     def graph(self, arch: Arch, input_shape: tuple[int, ...], outputs: int) -> Graph:
-        """Build the network; what would shrink below one pixel is left out."""
+        """Build the network; what would shrink below one pixel is left out.
+
+        A skip goes through a 1x1 convolution where shapes differ. Images above 64 pixels get a
+        strided first convolution, and `flatten` averages down to at most 8 pixels a side first.
+        """
         _image(input_shape)
         sketch = Sketch(input_shape)
+        sketch.stem(min(self.filters), most=LONGEST_SIDE)
         for index in range(int(arch["layer.count"])):
             self._layer(sketch, {k: arch[f"layer{index}.{k}"] for k in _LAYER})
-        sketch.add(str(arch["head"]))
+        if arch["head"] == "flatten":
+            sketch.flatten()
+        else:
+            sketch.add("globalpool")
         if arch["dense"]:
             sketch.dense(int(arch["dense"]), fn=self.activation)
         sketch.add("linear", features=outputs)
@@ -82,27 +92,26 @@ class ImageChain:
         """Return two convolutions with pooling and a hidden layer, as LeNet and McMahan's CNN."""
         _image(input_shape)
         sketch = Sketch(input_shape)
+        sketch.stem(16, most=LONGEST_SIDE)
         wide = min(input_shape[1:]) >= 24
         for filters in (16, 32) if not wide else (32, 64):
             sketch.conv(filters, kernel=5 if wide else 3)
             sketch.norm("group")
             sketch.add("act", fn=self.activation)
             sketch.shrink("maxpool")
-        sketch.add("flatten")
+        sketch.flatten()
         sketch.dense(64 if not wide else 128, fn=self.activation)
         sketch.add("linear", features=outputs)
         return sketch.graph()
 
     def _layer(self, sketch: Sketch, layer: Arch) -> None:
         before = sketch.last
-        small = min(sketch.shape()[1:]) < 2
-        stride = 2 if layer["reduce"] == "stride" and not small else 1
+        stride = 2 if layer["reduce"] == "stride" and max(sketch.shape()[1:]) > 1 else 1
         filters = int(layer["filters"])
         sketch.conv(filters, kernel=int(layer["kernel"]), stride=stride)
         sketch.norm(str(layer["norm"]))
-        # A skip needs equal shapes; elsewhere the choice changes nothing.
-        if layer["skip"] and sketch.shape(before) == sketch.shape():
-            sketch.add("add", before, sketch.last)
+        if layer["skip"]:
+            sketch.join(before, stride=stride)
         sketch.add("act", fn=self.activation)
         if layer["reduce"] == "maxpool":
             sketch.shrink("maxpool")

@@ -7,13 +7,17 @@ from typing import Literal
 from archipelago.core.checks import at_least, one_of
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.trial import Arch
-from archipelago.space.dims import Choice, Part, Range, Repeat
+from archipelago.space.dims import Choice, Part, Range, Repeat, When
+from archipelago.space.family import ByGraph, known_words, odd_sizes, sizes
 from archipelago.space.graph import Graph
-from archipelago.space.ops import NORMS
+from archipelago.space.ops import ACTIVATIONS, NORMS
 from archipelago.space.sketch import Sketch
 from archipelago.space.space import Space
 
 __all__ = ["SeriesChain"]
+
+MOST_STEPS = 512
+"""A longer series is first brought below this by a strided convolution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,13 +43,15 @@ class SeriesChain:
 
     def __post_init__(self) -> None:
         at_least("space.layers", self.layers, 1)
-        for name in self.norms:
-            one_of("space.norms", name, NORMS)
+        odd_sizes("space.kernels", self.kernels)
+        sizes("space.filters", self.filters)
+        known_words("space.norms", self.norms, NORMS)
+        sizes("space.hidden", self.hidden)
+        one_of("space.activation", self.activation, ACTIVATIONS)
 
     def space(self, input_shape: tuple[int, ...], outputs: int) -> Space:
-        """Return the choices."""
+        """Return the choices; members that build the same network share a canonical key."""
         _series(input_shape)
-        del outputs
         layer: Mapping[str, Part] = {
             "op": Choice(("conv", "depthwise")),
             "kernel": Choice(self.kernels),
@@ -53,13 +59,23 @@ class SeriesChain:
             "pool": Choice(("none", "maxpool", "avgpool")),
             "norm": Choice(self.norms),
         }
-        heads = ("globalpool", *(f"gru{size}" for size in self.hidden))
-        return Space({"layer": Repeat(layer, Range(1, self.layers)), "head": Choice(heads)})
+        return Space(
+            {
+                "layer": Repeat(layer, Range(1, self.layers)),
+                "head": Choice(("globalpool", "gru")),
+                "hidden": When("head", ("gru",), Choice(self.hidden)),
+            },
+            canonicaliser=ByGraph(self, input_shape, outputs),
+        )
 
     def graph(self, arch: Arch, input_shape: tuple[int, ...], outputs: int) -> Graph:
-        """Build the network; what would shrink below one step is left out."""
+        """Build the network; what would shrink below one step is left out.
+
+        Series above 512 steps get a strided first convolution.
+        """
         _series(input_shape)
         sketch = Sketch(input_shape)
+        sketch.stem(min(self.filters), most=MOST_STEPS)
         for index in range(int(arch["layer.count"])):
             name = f"layer{index}"
             kernel, filters = int(arch[f"{name}.kernel"]), int(arch[f"{name}.filters"])
@@ -72,11 +88,10 @@ class SeriesChain:
             sketch.add("act", fn=self.activation)
             if arch[f"{name}.pool"] != "none":
                 sketch.shrink(str(arch[f"{name}.pool"]))
-        head = str(arch["head"])
-        if head == "globalpool":
-            sketch.add("globalpool")
+        if arch["head"] == "gru":
+            sketch.add("gru", hidden=int(arch["hidden"]))
         else:
-            sketch.add("gru", hidden=int(head.removeprefix("gru")))
+            sketch.add("globalpool")
         sketch.add("linear", features=outputs)
         return sketch.graph()
 
@@ -88,6 +103,7 @@ class SeriesChain:
         """
         _series(input_shape)
         sketch = Sketch(input_shape)
+        sketch.stem(32, most=MOST_STEPS)
         for filters, kernel in ((32, 9), (64, 5), (32, 3)):
             sketch.conv(filters, kernel=kernel)
             sketch.norm("group")

@@ -8,6 +8,9 @@ from archipelago.space.graph import INPUT, Graph, Node
 
 __all__ = ["Sketch"]
 
+FEWEST_IN_GROUP = 16
+"""Numbers that a group norm averages at least, where the layer has as many."""
+
 
 @final
 class Sketch:
@@ -63,7 +66,11 @@ class Sketch:
         )
 
     def norm(self, style: str) -> str:
-        """Append a norm, of up to 8 groups; nothing where there is nothing to normalise."""
+        """Append a norm, of up to 8 groups; nothing where there is nothing to normalise.
+
+        A group of a few numbers only keeps their order, and its gradients explode: groups are
+        merged until each holds `FEWEST_IN_GROUP`.
+        """
         shape = self.shape()
         scalars = prod(shape)
         if style == "none" or (style != "batch" and scalars < 2):
@@ -71,13 +78,43 @@ class Sketch:
         if style != "group":
             return self.add("norm", style=style)
         groups = gcd(shape[0], 8)
-        while scalars // groups < 2:
+        while groups > 1 and scalars // groups < FEWEST_IN_GROUP:
             groups //= 2
         return self.add("norm", style=style, groups=groups)
 
     def shrink(self, op: str) -> str:
         """Append a pooling by two; nothing where the smallest side is 1 already."""
         return self.add(op, kernel=2) if min(self.shape()[1:]) > 1 else self.last
+
+    def stem(self, filters: int, *, most: int) -> str:
+        """Append a strided convolution where the longest side is above `most`; else nothing.
+
+        Without it a layer on a large image or a raw recording would cost what no client can pay.
+        """
+        stride = -(-max(self.shape()[1:]) // most)
+        if stride == 1:
+            return self.last
+        self.conv(filters, kernel=2 * stride + 1, stride=stride)
+        self.norm("group")
+        return self.add("act")
+
+    def flatten(self, *, most: int = 8) -> str:
+        """Append a flatten, after an average pooling where the longest side is above `most`."""
+        kernel = min(-(-max(self.shape()[1:]) // most), *self.shape()[1:])
+        if kernel > 1:
+            self.add("avgpool", kernel=kernel)
+        return self.add("flatten")
+
+    def join(self, before: str, *, stride: int = 1) -> str:
+        """Add the output of `before` to the last node's; a linear map fits it where they differ."""
+        here = self.last
+        if self.shape(before) != self.shape(here):
+            features = self.shape(here)[0]
+            if len(self.shape(here)) == 1:
+                before = self.add("linear", before, features=features, bias=False)
+            else:
+                before = self.conv(features, kernel=1, after=before, stride=stride, bias=False)
+        return self.add("add", before, here)
 
     def dense(self, features: int, *, fn: str = "relu", after: str | None = None) -> str:
         """Append a linear layer and an activation."""

@@ -8,7 +8,9 @@ from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.trial import Arch
 from archipelago.space.dims import Choice, Part, Range, Repeat
+from archipelago.space.family import ByGraph, known_words, sizes
 from archipelago.space.graph import Graph
+from archipelago.space.ops import ACTIVATIONS
 from archipelago.space.sketch import Sketch
 from archipelago.space.space import Space
 
@@ -34,13 +36,15 @@ class TableMlp:
 
     def __post_init__(self) -> None:
         at_least("space.layers", self.layers, 1)
+        sizes("space.widths", self.widths)
+        known_words("space.activations", self.activations, ACTIVATIONS)
+        sizes("space.dropouts", self.dropouts, low=0)
         for rate in self.dropouts:
-            between("space.dropouts", rate, 0, 1, open_high=True)
+            between("space.dropouts", rate, 0, 0.99)
 
     def space(self, input_shape: tuple[int, ...], outputs: int) -> Space:
-        """Return the choices."""
+        """Return the choices; members that build the same network share a canonical key."""
         _table(input_shape)
-        del outputs
         layer: Mapping[str, Part] = {
             "width": Choice(self.widths),
             "residual": Choice((False, True)),
@@ -50,18 +54,19 @@ class TableMlp:
                 "layer": Repeat(layer, Range(1, self.layers)),
                 "activation": Choice(self.activations),
                 "dropout": Choice(self.dropouts),
-            }
+            },
+            canonicaliser=ByGraph(self, input_shape, outputs),
         )
 
     def graph(self, arch: Arch, input_shape: tuple[int, ...], outputs: int) -> Graph:
-        """Build the network; a residual joins layers of equal width only."""
+        """Build the network; a residual goes through a linear map where widths differ."""
         _table(input_shape)
         sketch = Sketch(input_shape)
         for index in range(int(arch["layer.count"])):
             before = sketch.last
             sketch.dense(int(arch[f"layer{index}.width"]), fn=str(arch["activation"]))
-            if arch[f"layer{index}.residual"] and sketch.shape(before) == sketch.shape():
-                sketch.add("add", before, sketch.last)
+            if arch[f"layer{index}.residual"]:
+                sketch.join(before)
             if arch["dropout"]:
                 sketch.add("dropout", rate=float(arch["dropout"]))
         sketch.add("linear", features=outputs)
