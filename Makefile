@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PYTEST ?= -m pytest
 
 .PHONY: help demo test check coverage clean
 
@@ -18,7 +19,7 @@ demo: $(STAMP) ## run a federated architecture search on digits and open its rep
 	$(BIN)/archipelago demo
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python $(PYTEST)
 
 check: $(STAMP) ## lint, types, import contract
 	$(BIN)/ruff check .
@@ -28,7 +29,7 @@ check: $(STAMP) ## lint, types, import contract
 
 coverage: $(STAMP) ## run the tests with branch coverage, worker processes included
 	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
+	$(MAKE) test PYTEST="-m coverage run -m pytest"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report --fail-under=90
 

@@ -76,7 +76,10 @@ def test_plan_says_what_a_search_takes(file: Path, capsys: pytest.CaptureFixture
     assert found["visits"] == 5 * 4 + 2 * 4
 
 
-def test_check_tries_data_and_constraints(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_tries_data_and_constraints(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ARCHIPELAGO_DATA", raising=False)
     assert status("check", file) == 0
     assert "no fault found; 4 clients" in capsys.readouterr().out
     assert status("check", file, "--set", 'constraints=["params < 1"]') == 2

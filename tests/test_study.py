@@ -105,7 +105,8 @@ def test_the_hand_made_network_had_the_same_client_cost(whole):
     with Journal.open(directory, write=False) as journal:
         ours = journal.cost("search")["macs"] + journal.cost("final")["macs"]
         theirs = journal.cost("hand-made")["macs"]
-    assert theirs == pytest.approx(ours, rel=0.1)
+    # Whole rounds only: at most the same, and less than two rounds short of it.
+    assert 0.8 * ours < theirs <= ours
 
 
 def test_test_rows_are_opened_after_everything_else(whole):

@@ -78,7 +78,7 @@ class Line:
                 plan = Rounds(
                     rounds=rounds,
                     candidates=1,
-                    every=max(1, rounds // 6),
+                    every=_every(rounds),
                 )
                 return replace(stage, estimator=plan)
 
@@ -150,11 +150,22 @@ class Line:
         spent = sum(self.journal.cost(phase)["macs"] for phase in ("search", "final"))
         share = self.run.cohort.count(len(self.shards.training)) / len(self.shards.training)
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
-        scored = 7 * float(self.shards.validation_rows.sum())
-        return max(1, int((spent / graph.macs - scored) / passes))
+        scored = float(self.shards.validation_rows.sum())
+        rounds = max(1, int(spent / graph.macs / passes))
+        while rounds > 1 and rounds * passes + _checks(rounds) * scored > spent / graph.macs:
+            rounds -= 1
+        return rounds
 
     def _seed(self) -> Seed:
         return Seed(self.run.seed)
+
+
+def _every(rounds: int) -> int:
+    return max(1, rounds // 6)
+
+
+def _checks(rounds: int) -> int:
+    return -(-rounds // _every(rounds))
 
 
 def _of(champions: Mapping[str, Champion], name: str) -> Champion:
