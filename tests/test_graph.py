@@ -119,6 +119,8 @@ def test_choices_without_effect_share_a_key():
     assert space.canonical(arch) == space.canonical({**arch, "layer0.reduce": "maxpool"})
     assert space.canonical(arch) == space.canonical({**arch, "layer0.reduce": "stride"})
     assert space.canonical(arch) != space.canonical({**arch, "layer0.filters": 64})
+    # One channel before, eight after: no skip is possible.
+    assert space.canonical(arch) == space.canonical({**arch, "layer0.skip": True})
 
 
 @pytest.mark.parametrize(

@@ -71,8 +71,8 @@ class ImageChain:
     def graph(self, arch: Arch, input_shape: tuple[int, ...], outputs: int) -> Graph:
         """Build the network; what would shrink below one pixel is left out.
 
-        A skip goes through a 1x1 convolution where shapes differ. Images above 64 pixels get a
-        strided first convolution, and `flatten` averages down to at most 8 pixels a side first.
+        A skip needs equal shapes; elsewhere the choice changes nothing. Images above 64 pixels
+        get a strided first convolution, and `flatten` first averages down to 8 pixels a side.
         """
         _image(input_shape)
         sketch = Sketch(input_shape)
@@ -111,7 +111,7 @@ class ImageChain:
         sketch.conv(filters, kernel=int(layer["kernel"]), stride=stride)
         sketch.norm(str(layer["norm"]))
         if layer["skip"]:
-            sketch.join(before, stride=stride)
+            sketch.join(before)
         sketch.add("act", fn=self.activation)
         if layer["reduce"] == "maxpool":
             sketch.shrink("maxpool")

