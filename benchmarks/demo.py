@@ -2,8 +2,8 @@
 
     python benchmarks/demo.py [--quick] [--seeds N] [--write FILE]
 
-Prints one JSON line a seed and one a bar. Differences are ours minus the reference, in points of test
-accuracy; the bound is the lower end of a two-sided 95 % t interval over seeds.
+Prints one JSON line a seed and one a bar. Differences are ours minus the reference, in points of
+test accuracy; the bound is the lower end of a two-sided 95 % t interval over seeds.
 """
 
 import argparse

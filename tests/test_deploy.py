@@ -240,9 +240,9 @@ def test_the_manifest_travels(tmp_path):
 def test_a_unit_of_no_column_is_refused():
     preparation, signature = described((2,))
     with pytest.raises(
-        ConfigError, match=r"the model lacks\n  got: 'y0'\n  fix: did you mean 'x0'"
+        ConfigError, match=r"the model lacks\n  got: 'x00'\n  fix: did you mean 'x0'"
     ):
-        Manifest(task=signature.task, preparation=preparation, units={"y0": "s"})
+        Manifest(task=signature.task, preparation=preparation, units={"x00": "s"})
 
 
 def test_verify_sees_another_network(tmp_path):
@@ -324,6 +324,19 @@ class Fixed(nn.Module):
         return x[:, :3] * (2 if x.shape[0] == 2 else 3)
 
 
-def test_a_network_for_one_batch_size_is_refused(tmp_path):
-    with pytest.raises(ConfigError, match="cannot trace this network for any batch size"):
-        export_module(Fixed(), *described((4,)), tmp_path / "m.onnx")
+class Remembers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x[:, :3] * self.calls
+
+
+@pytest.mark.parametrize("module", [Fixed(), Remembers()], ids=lambda m: type(m).__name__)
+def test_a_network_that_cannot_be_traced_is_refused(module, tmp_path, capfd):
+    with pytest.raises((ConfigError, RunFailed), match=r"\n  fix: avoid sizes and branches"):
+        export_module(module, *described((4,)), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")

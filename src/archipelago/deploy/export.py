@@ -11,6 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from archipelago.core.errors import ConfigError, RunFailed
+from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.data.preparation import Preparation
 from archipelago.data.shards import Signature
@@ -40,7 +41,7 @@ class Shipped:
     Attributes:
         path: where it lies.
         bytes: its size.
-        max_difference: largest difference of a logit to torch's; None where no rows were given.
+        max_difference: largest difference of a logit to torch's over `rows`; None without them.
         rows: compared rows.
     """
 
@@ -69,7 +70,7 @@ def export_onnx(
     Args:
         flat: the trained tensors, float32 `[graph.layout.size]`.
         path: of the new file; replaced if it exists.
-        rows: real rows as the network takes them, to compare with torch; None compares nothing.
+        rows: real rows as the network takes them, to compare with torch; noise is always compared.
         units: of columns, by name; of the target under "".
         meta: what to say of the model, e.g. run, score, fingerprint.
 
@@ -110,7 +111,8 @@ def export_onnx(
         model.load(torch.from_numpy(weights))
         return model
 
-    return _write(proto, manifest, Path(path), trained, rows)
+    fix = "report this with the run's directory; its weights are safe in best/"
+    return _write(proto, manifest, Path(path), trained, rows=rows, fix=fix)
 
 
 def export_module(
@@ -131,7 +133,7 @@ def export_module(
 
     Raises:
         ConfigError: torch cannot trace the module for any batch size.
-        RunFailed: see `export_onnx`.
+        RunFailed: see `export_onnx`; also where the result depends on the size of the batch.
     """
     from archipelago.deploy.trace import evaluated, traced
 
@@ -140,7 +142,8 @@ def export_module(
     )
     copy = evaluated(module)
     proto = traced(copy, manifest, _affine(preparation))
-    return _write(proto, manifest, Path(path), lambda: copy, rows)
+    fix = "avoid sizes and branches in forward() that depend on the batch or on values"
+    return _write(proto, manifest, Path(path), lambda: copy, rows=rows, fix=fix)
 
 
 def _weights(flat: Any, graph: Graph) -> np.ndarray:
@@ -193,7 +196,9 @@ def _write(
     manifest: Manifest,
     path: Path,
     trained: "Callable[[], Callable[[Tensor], Tensor]]",
+    *,
     rows: Any,
+    fix: str,
 ) -> Shipped:
     """Check, write, compare, and only then give the file its name."""
     proto.producer_name, proto.producer_version = KEY, manifest.library
@@ -202,8 +207,13 @@ def _write(
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         draft.write_bytes(proto.SerializeToString())
-        Session.open(draft)
-        difference = None if rows is None else _compared(draft, trained(), rows)
+        session, model, difference = Session.open(draft), trained(), None
+        # A traced network may have baked in the two rows that it was traced with.
+        noise = Seed(0).numpy().standard_normal((6, *manifest.preparation.shape), "float32")
+        for batch in (noise[:1], noise[1:3], noise[3:]):
+            _compared(session, model, batch, fix)
+        if rows is not None:
+            difference = _compared(session, model, rows, fix)
         draft.replace(path)
     except OSError as error:
         raise ConfigError(
@@ -215,12 +225,12 @@ def _write(
     return Shipped(path=path, bytes=path.stat().st_size, max_difference=difference, rows=count)
 
 
-def _compared(path: Path, model: "Callable[[Tensor], Tensor]", rows: Any) -> float:
-    difference, largest = compare(Session.open(path), model, rows)
+def _compared(session: Session, model: "Callable[[Tensor], Tensor]", rows: Any, fix: str) -> float:
+    difference, largest = compare(session, model, rows)
     if not difference <= _TOLERANCE * max(1.0, largest):
         raise RunFailed(
             "the exported network disagrees with the trained one: nothing was written",
             got=f"a logit differs by {difference:.3g}, the largest is {largest:.3g}",
-            fix="report this with the run's directory; its weights are safe in best/",
+            fix=fix,
         )
     return difference

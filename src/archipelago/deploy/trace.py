@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import logging
 import warnings
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import final
 
@@ -45,6 +47,18 @@ class _Whole(nn.Module):
         return logits, logits.softmax(-1)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the exporter's log, which names packages that nobody here needs."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
 def evaluated(module: nn.Module) -> nn.Module:
     """Return a copy on the CPU, in evaluation mode, without gradients."""
     return deepcopy(module).cpu().eval().requires_grad_(False)
@@ -66,7 +80,7 @@ def traced(
         raise ConfigError("the network does not fit the task", got=given, fix=f"give {width}")
     try:
         # torch's exporter prints its progress and warns of its own insides.
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), _quiet():
             warnings.simplefilter("ignore")
             program = torch.onnx.export(
                 _Whole(module, manifest, affine),
@@ -79,10 +93,18 @@ def traced(
                 verbose=False,
             )
     except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise ConfigError(
-            "torch cannot trace this network for any batch size",
-            got=str(error).strip().splitlines()[0][:160],
-            fix="avoid sizes and branches in forward() that depend on the batch or on values",
-        ) from None
+        raise _bound(str(error).strip().splitlines()[0][:160]) from None
     assert program is not None  # noqa: S101 - dynamo=True always returns one
-    return program.model_proto
+    proto = program.model_proto
+    batch = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    if not batch.dim_param:
+        raise _bound(f"a batch of {batch.dim_value} only")
+    return proto
+
+
+def _bound(got: str) -> ConfigError:
+    return ConfigError(
+        "torch cannot trace this network for any batch size",
+        got=got,
+        fix="avoid sizes and branches in forward() that depend on the batch or on values",
+    )

@@ -28,6 +28,10 @@ border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}.wide{over
 .pair{display:grid;grid-template-columns:1fr 1fr;gap:1.5rem}.pair svg{max-width:100%;height:auto}
 figure{margin:1rem 0}.vega{width:100%;background:#fff;border-radius:6px;padding:.5rem}
 pre{background:var(--tint);padding:1rem;overflow:auto;font-size:.82rem}
+svg.network rect{fill:var(--tint);stroke:var(--line)}svg.network .first rect{stroke:var(--accent)}
+svg.network text{fill:var(--ink);font:12px system-ui,sans-serif}svg.network text.op{font-weight:600}
+svg.network text.fact{fill:var(--soft)}svg.network path{fill:none;stroke:var(--soft)}
+svg.network path.arrow{fill:var(--soft);stroke:none}
 @media (max-width:45rem){.pair{grid-template-columns:1fr}}
 @media print{body{font-size:11pt}main{max-width:none;padding:0}h2{break-after:avoid}
 figure,table{break-inside:avoid}}
