@@ -38,9 +38,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    rows: list[dict[str, float]] = []
-    for seed in range(2 if options.quick else options.seeds):
-        rows.append(show(measured(seed)))
+    seeds = range(2 if options.quick else options.seeds)
+    rows = [show(measured(seed)) for seed in seeds]
     hand = [row["hand-made"] for row in rows]
     drawn = [row["random-final"] for row in rows]
     pooled = [row["pooled"] for row in rows]
