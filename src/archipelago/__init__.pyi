@@ -53,6 +53,8 @@ from archipelago.space.dims import When as When
 from archipelago.space.graph import Graph as Graph
 from archipelago.space.graph import Node as Node
 from archipelago.space.image_chain import ImageChain as ImageChain
+from archipelago.space.joint import Joint as Joint
+from archipelago.space.joint import Tune as Tune
 from archipelago.space.series_chain import SeriesChain as SeriesChain
 from archipelago.space.space import Space as Space
 from archipelago.space.table_mlp import TableMlp as TableMlp

@@ -1,7 +1,7 @@
 """Local training: the SGD family on one flat vector."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import cos, pi
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -11,9 +11,10 @@ from torch import Tensor
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
+from archipelago.core.trial import Value
 from archipelago.nn.model import Model
 
-__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training"]
+__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training", "tuned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,6 +204,11 @@ class FedSgd:
         loss.backward()
         model.flat[weights].add_(model.grad[weights], alpha=-self.learning_rate)
         return Fitted(steps=1, examples=len(y), loss=loss.item())
+
+
+def tuned(training: Training, settings: Mapping[str, Value]) -> Training:
+    """Return `training` with some of its fields replaced: a branch's own settings."""
+    return replace(training, **settings) if settings else training  # pyright: ignore[reportArgumentType, reportCallIssue, reportType]
 
 
 def _fall(schedule: str, progress: float) -> float:

@@ -46,6 +46,7 @@ CATALOG: Final[Catalog] = {
         "series-chain": "archipelago.space.series_chain:SeriesChain",
         "table-mlp": "archipelago.space.table_mlp:TableMlp",
     },
+    "tune": {"choices": "archipelago.space.joint:Tune"},
     "strategy": {
         "regularized-evolution": "archipelago.strategy.evolution:RegularizedEvolution",
         "random": "archipelago.strategy.random:Random",

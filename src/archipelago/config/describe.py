@@ -110,6 +110,8 @@ def _type(hint: Any) -> str:
         return " | ".join(_type(arg) for arg in args if arg is not NoneType)
     if origin in (tuple, list) and args:
         return f"list of {_type(args[0])}"
+    if origin is Mapping and args:
+        return f"table of {_type(args[1])}"
     return getattr(hint, "__name__", str(hint)).lower()
 
 

@@ -1,12 +1,15 @@
 """A whole study as one frozen value."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import partial
 from typing import Any, Final
 
-from archipelago.config.catalog import default
+from archipelago.config.catalog import default, place_of
+from archipelago.config.faults import sentence
+from archipelago.config.tables import from_table, to_table
 from archipelago.core.checks import between
-from archipelago.core.errors import ConfigError, IncompatibleParts
+from archipelago.core.errors import ConfigError, ConfigFaults, IncompatibleParts, did_you_mean
 from archipelago.space.constraints import Constraint, parse
 
 __all__ = ["SETTINGS", "Run"]
@@ -37,6 +40,7 @@ class Run:
         preprocess: how tables are scaled and categories floored.
         task: what is predicted and how it is scored.
         space: which architectures there are.
+        tune: which settings of the client are searched too.
         strategy: which of them is tried next.
         estimator: how a candidate gets its score.
         client: local training.
@@ -62,6 +66,7 @@ class Run:
     preprocess: Any = _section("preprocess")
     task: Any = _section("task")
     space: Any = _section("space")
+    tune: Any = _section("tune")
     strategy: Any = _section("strategy")
     estimator: Any = _section("estimator")
     client: Any = _section("client")
@@ -79,6 +84,9 @@ class Run:
         between("seed", self.seed, 0, 2**63 - 1)
         for text in self.constraints:
             parse(text)
+        faults = list(_untunable(self.client, self.tune.choices))
+        if faults:
+            raise ConfigFaults("the choices of [tune]", faults)
         holders = getattr(self.partition, "clients", None)
         sampled = getattr(self.cohort, "clients", 0)
         if isinstance(holders, int) and 0 < holders < sampled:
@@ -90,6 +98,26 @@ class Run:
             )
 
     @property
+    def family(self) -> Any:
+        """What the search runs over: the space, and the settings that are tuned with it."""
+        return self.tune.family(self.space)
+
+    @property
     def limits(self) -> tuple[Constraint, ...]:
         """The constraints, read."""
         return tuple(parse(text) for text in self.constraints)
+
+
+def _untunable(client: Any, choices: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with trying each of `choices` in the client's part."""
+    if not is_dataclass(client):
+        return
+    known = [option.name for option in fields(client) if option.init and option.name != "kind"]
+    for name, options in choices.items():
+        where = f"tune.choices.{name}"
+        if name not in known:
+            yield sentence("no such option of [client]", where=where, fix=did_you_mean(name, known))
+        elif place_of(client):
+            for option in options:
+                table = {**to_table(client, "client"), name: option}
+                yield from from_table("client", table)[1]

@@ -12,6 +12,7 @@ from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import Federation, Incident, Round, Scores, evaluate
 from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph
+from archipelago.space.joint import settings
 
 __all__ = ["Arena", "Estimator", "Step", "begin", "judge", "outcomes", "settle"]
 
@@ -95,6 +96,7 @@ def begin(
                 flat=initialise(graph, seed.child("weights", proposal.number)),
                 cohort=cohort,
                 rounds=max(1, round(rounds * proposal.fidelity)),
+                settings=settings(proposal.arch),
             )
         )
     return Heat(

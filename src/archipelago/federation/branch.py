@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from archipelago.core.trial import Outcome, Proposal
+from archipelago.core.trial import Outcome, Proposal, Value
 from archipelago.space.graph import Graph
 
 __all__ = ["Branch", "Heat"]
@@ -33,6 +33,7 @@ class Branch:
             `virtual_seconds`, `examples`.
         status: `alive` while it trains.
         reason: why it failed or was dropped.
+        settings: fields of the client's training part that are this branch's own.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Branch:
     spent: Mapping[str, float] = field(default_factory=dict[str, float])
     status: Status = "alive"
     reason: str | None = None
+    settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
 
     @property
     def alive(self) -> bool:
@@ -73,6 +75,7 @@ class Branch:
             "spent": dict(self.spent),
             "status": self.status,
             "reason": self.reason,
+            "settings": dict(self.settings),
         }
 
     def tensors(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import numpy as np
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerOptimizer, ServerSgd
 from archipelago.client.tasks import Evaluate, Fit
-from archipelago.client.training import LocalTraining, Training
+from archipelago.client.training import LocalTraining, Training, tuned
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.seeds import Seed
@@ -290,7 +290,7 @@ def _visits(federation: Federation, branch: Branch, traffic: int, phase: str) ->
         chosen,
         work,
         traffic,
-        federation.training.epochs,
+        tuned(federation.training, branch.settings).epochs,
         speeds=federation.seed.child("speed"),
         seed=seed.child("fate"),
     )
@@ -308,7 +308,7 @@ def _fit(federation: Federation, visit: _Visit, handle: Any, phase: str) -> Fit:
         round=branch.round,
         weight=visit.work,
         handle=handle,
-        training=federation.training,
+        training=tuned(federation.training, branch.settings),
         seed=federation.seed.child(
             phase, branch.number, "round", branch.round, "client", visit.client
         ),

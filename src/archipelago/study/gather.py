@@ -22,7 +22,7 @@ from archipelago.study.verdict import Tested, compared, interval
 
 __all__ = ["gather", "ranked", "searched"]
 
-OURS = ("statistics", "search", "final", "test")
+OURS = ("statistics", "search", "tune", "final", "test")
 """Phases of the run itself; the others are reference lines."""
 
 

@@ -111,10 +111,12 @@ def plan(run: Run) -> Plan:
             preprocess=run.preprocess,
         ).shards
         signature = shards.signature
-        space = run.space.space(signature.shape, signature.outputs)
+        space = run.family.space(signature.shape, signature.outputs)
         graphs, allowed = _sampled(run, space, signature, seed.child("plan").rng())
         clients = len(shards.training)
-        generations = _generations(run, clients)
+        generations = _generations(run, clients, run.budget.trials)
+        if run.tune.afterwards:
+            generations += _generations(run, clients, run.tune.trials)
         search = sum((_searched(run, shards, *item) for item in generations), _Work())
         final = _finished(run, clients)
         typical = sorted(graphs, key=lambda graph: graph.macs)[len(graphs) // 2]
@@ -152,7 +154,7 @@ def _sampled(run: Run, space: Space, signature: Any, rng: Random) -> tuple[list[
     while len(graphs) < _SAMPLE and draws < _DRAWS:
         draws += 1
         arch: Arch = space.sample(rng)
-        graph = run.space.graph(arch, signature.shape, signature.outputs)
+        graph = run.family.graph(arch, signature.shape, signature.outputs)
         costs = {
             "params": graph.params,
             "macs": graph.macs,
@@ -170,9 +172,9 @@ def _sampled(run: Run, space: Space, signature: Any, rng: Random) -> tuple[list[
     return graphs, len(graphs) / draws
 
 
-def _generations(run: Run, clients: int) -> list[tuple[int, int]]:
+def _generations(run: Run, clients: int, trials: int) -> list[tuple[int, int]]:
     """Return the number of each generation and its candidates."""
-    width, left = run.estimator.width(clients), run.budget.trials
+    width, left = run.estimator.width(clients), trials
     count = ceil(left / width)
     return [(index, min(width, left - index * width)) for index in range(count)]
 

@@ -23,6 +23,9 @@ from archipelago.study.pooled import Pooled
 
 __all__ = ["FINALISTS", "Line"]
 
+OURS = ("search", "tune", "final")
+"""Stages of the run itself, which a hand-made network's training may cost together."""
+
 FINALISTS: Mapping[str, str] = {
     "final": "this search",
     "hand-made": "hand-made network",
@@ -50,7 +53,10 @@ class Line:
 
     def names(self) -> Iterator[str]:
         """Yield the stages in order."""
-        yield from ("search", "final")
+        yield "search"
+        if self.run.tune.afterwards:
+            yield "tune"
+        yield "final"
         if self.run.final.references:
             yield from ("hand-made", "random", "random-final", "pooled")
 
@@ -64,11 +70,16 @@ class Line:
         match name:
             case "search":
                 return self._stage(name, run.strategy, run.estimator, run.budget, searched=True)
+            case "tune":
+                return self._settled(name, _of(champions, "search"))
             case "random":
                 # The lectures' own control: the same estimator and budget, no memory.
                 return self._stage(name, Random(), run.estimator, run.budget, searched=True)
             case "final" | "pooled":
-                return self._trained(name, _of(champions, "search"))
+                # Where every tried setting failed, the client's own stay.
+                return self._trained(
+                    name, _of(champions, "tune" if "tune" in champions else "search")
+                )
             case "random-final":
                 return self._trained(name, _of(champions, "random"))
             case _:
@@ -85,12 +96,12 @@ class Line:
     def baseline(self) -> Graph:
         """Return the hand-made network for this kind of data."""
         signature = self.shards.signature
-        return self.run.space.baseline(signature.shape, signature.outputs)
+        return self.run.family.baseline(signature.shape, signature.outputs)
 
     def graph(self, arch: Arch) -> Graph:
         """Return the network of a point of the space."""
         signature = self.shards.signature
-        return self.run.space.graph(arch, signature.shape, signature.outputs)
+        return self.run.family.graph(arch, signature.shape, signature.outputs)
 
     def allowed(self, arch: Arch) -> bool:
         """Return whether the network meets every hard constraint."""
@@ -103,7 +114,7 @@ class Line:
         signature = self.shards.signature
         return Stage(
             name=name,
-            space=self.run.space.space(signature.shape, signature.outputs),
+            space=self.run.family.space(signature.shape, signature.outputs),
             strategy=strategy,
             estimator=estimator,
             arena=self._arena(name, self.graph),
@@ -111,6 +122,13 @@ class Line:
             seed=self._seed().child(name, "strategy"),
             allowed=self.allowed if searched and self.run.constraints else None,
         )
+
+    def _settled(self, name: str, network: Champion) -> Stage:
+        run = self.run
+        budget = replace(run.budget, trials=run.tune.trials)
+        stage = self._stage(name, run.strategy, run.estimator, budget, searched=False)
+        arena = self._arena(name, lambda _: network.graph)
+        return replace(stage, space=run.tune.space(), arena=arena)
 
     def _trained(self, name: str, network: Champion | Graph) -> Stage:
         graph = network if isinstance(network, Graph) else network.graph
@@ -147,7 +165,7 @@ class Line:
 
     def _equal_rounds(self, graph: Graph) -> int:
         """Return how many rounds of `graph` cost clients what search and final training cost."""
-        spent = sum(self.journal.cost(phase)["macs"] for phase in ("search", "final"))
+        spent = sum(self.journal.cost(phase)["macs"] for phase in OURS)
         share = self.run.cohort.count(len(self.shards.training)) / len(self.shards.training)
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
         scored = float(self.shards.validation_rows.sum())
