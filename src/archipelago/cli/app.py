@@ -3,15 +3,13 @@
 Verbs import what they need when they run: `--help` loads neither torch nor the parts.
 """
 
-import os
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from archipelago.cli import verbs_learn, verbs_run, verbs_ship
-from archipelago.core.errors import ArchipelagoError
+from archipelago.cli.faults import spoken
 
 __all__ = ["app", "main"]
 
@@ -61,19 +59,5 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a known error is one message and exit status 2, no traceback."""
-    try:
+    with spoken():
         app(arguments)
-    except ArchipelagoError as error:
-        _fail(str(error))
-    except OSError as error:
-        # A path of the user's that cannot be used; anything else is a defect and keeps its trace.
-        if error.filename is None or isinstance(error, BrokenPipeError):
-            raise
-        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
-
-
-def _fail(message: str) -> None:
-    # Names from files may hold escape sequences: a terminal must not obey them.
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
-    print(f"error: {shown}", file=sys.stderr)
-    sys.exit(2)

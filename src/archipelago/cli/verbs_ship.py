@@ -1,6 +1,5 @@
 """What becomes of runs: report, export, predict, runs."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -41,20 +40,9 @@ def predict(
     ] = None,
 ) -> None:
     """Apply a shipped network to a file of rows."""
-    import csv
+    from archipelago.cli.predicting import predicted
 
-    from archipelago.deploy.predict import predict as apply
-
-    answers = apply(model, rows)
-    if answers.unused:
-        print(f"not used: {', '.join(answers.unused)}", file=sys.stderr)
-    if out is not None:
-        answers.write(out)
-        print(f"wrote {len(answers)} predictions to {out}")
-        return
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(answers.header)
-    writer.writerows((row[0], *(f"{share:.6g}" for share in row[1:])) for row in answers.rows())
+    predicted(model, rows, out)
 
 
 def runs(
