@@ -7,7 +7,7 @@ from functools import cached_property
 from hashlib import blake2b
 from math import isfinite
 from random import Random
-from typing import final
+from typing import Any, final
 
 from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.core.trial import Arch, Value
@@ -16,6 +16,8 @@ from archipelago.space.dims import Choice, Part, Range, Repeat, Slot, When, flat
 __all__ = ["Choice", "Range", "Repeat", "Space", "When"]
 
 Fill = Callable[[Slot], Value]
+MOST_KNOWN = 200_000
+"""Canonical keys remembered by a space; then it forgets them all."""
 
 
 @final
@@ -27,6 +29,8 @@ class Space:
         dims: names and what they may be; repeated and conditional parts nest.
         canonicaliser: maps a member to a key that isomorphic members share. Must be sound (equal
             keys, equal networks) and picklable. Without it every member is its own class.
+        features: maps a member to numbers in which alike networks lie near each other, all in
+            about [0, 1]; picklable. Surrogates may learn from them beside the encoding.
 
     Raises:
         ConfigError: contradictory conditions, names taken twice, or fewer than two members.
@@ -39,6 +43,7 @@ class Space:
 
     dims: Mapping[str, Part]
     canonicaliser: Callable[[Arch], str] | None = None
+    features: Callable[[Arch], Sequence[float]] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 2:
@@ -65,12 +70,26 @@ class Space:
         """Number of members, exact however large. Isomorphic members count separately."""
         return _count(self.slots)
 
+    @cached_property
+    def _places(self) -> tuple[tuple[str, Mapping[Any, int], Slot], ...]:
+        # True == 1 == 1.0: the type decides, or one member would have several spellings.
+        return tuple(
+            (s.name, {(type(o), o): i for i, o in enumerate(s.options)}, s) for s in self.slots
+        )
+
+    @cached_property
+    def _known(self) -> dict[tuple[int, ...], str]:
+        return {}
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, Space)
             and self.digest == other.digest
             and self.canonicaliser == other.canonicaliser
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Space, (self.dims, self.canonicaliser, self.features)
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -80,9 +99,42 @@ class Space:
 
     def check(self, arch: Arch) -> None:
         """Raise `ConfigError` naming the first thing that keeps `arch` out of the space."""
+        self.places(arch)
+
+    def places(self, arch: Arch) -> tuple[int, ...]:
+        """Return for every slot the index of its option in `arch`; -1 where it is absent.
+
+        Raises:
+            ConfigError: `arch` is not a member; says why.
+        """
+        codes: list[int] = []
+        present = 0
+        for name, options, slot in self._places:
+            if name in arch:
+                value = arch[name]
+                code = options.get((type(value), value), -1)
+                if code < 0 or (slot.conditions and not slot.present(arch)):
+                    break
+                present += 1
+                codes.append(code)
+            elif slot.conditions and not slot.present(arch):
+                codes.append(-1)
+            else:
+                break
+        else:
+            if present == len(arch):
+                return tuple(codes)
         fault = self._fault(arch)
-        if fault is not None:
-            raise fault
+        assert fault is not None  # noqa: S101
+        raise fault
+
+    def at(self, places: Sequence[int]) -> dict[str, Value]:
+        """Return the member whose `places` these are."""
+        return {
+            slot.name: slot.options[place]
+            for slot, place in zip(self.slots, places, strict=True)
+            if place >= 0
+        }
 
     def sample(self, rng: Random) -> dict[str, Value]:
         """Draw a member: every choice uniformly among its options, in order of declaration."""
@@ -137,10 +189,8 @@ class Space:
 
     def encode(self, arch: Arch) -> list[float]:
         """Return a vector of fixed length: one-hot for choices, (0, 1] for ranges, absent 0."""
-        self.check(arch)
         vector: list[float] = []
-        for slot in self.slots:
-            place = slot.options.index(arch[slot.name]) if slot.name in arch else -1
+        for slot, place in zip(self.slots, self.places(arch), strict=True):
             if slot.ordered:
                 vector.append((place + 1) / len(slot.options))
             else:
@@ -170,16 +220,26 @@ class Space:
 
     def canonical(self, arch: Arch) -> str:
         """Return a stable key of `arch`; with a canonicaliser, isomorphic members share it."""
-        self.check(arch)
-        if self.canonicaliser is not None:
-            return self.canonicaliser(arch)
-        return json.dumps(dict(arch), sort_keys=True, separators=(",", ":"))
+        return self.key_at(self.places(arch), arch)
+
+    def key_at(self, places: tuple[int, ...], arch: Arch) -> str:
+        """Return `canonical(arch)` where `places(arch)` is known already; remembered."""
+        key = self._known.get(places)
+        if key is None:
+            if self.canonicaliser is not None:
+                key = self.canonicaliser(arch)
+            else:
+                key = json.dumps(dict(arch), sort_keys=True, separators=(",", ":"))
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[places] = key
+        return key
 
     def _complete(self, known: Mapping[str, Value], fill: Fill) -> dict[str, Value]:
         """Keep what of `known` belongs, drop the rest, and fill in what is missing."""
         arch: dict[str, Value] = {}
         for slot in self.slots:
-            if slot.present(arch):
+            if not slot.conditions or slot.present(arch):
                 arch[slot.name] = known[slot.name] if slot.name in known else fill(slot)
         return arch
 

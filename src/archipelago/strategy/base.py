@@ -1,52 +1,158 @@
 """What a strategy promises, and how its state is kept."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from math import isnan
 from random import Random
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, overload, runtime_checkable
 
 from archipelago.core.errors import ConfigError, JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.space.space import Space
 
-__all__ = ["Allowed", "Memory", "Strategy", "load", "save"]
+__all__ = ["Allowed", "Log", "Memory", "Strategy", "load", "save"]
 
 Allowed = Callable[[Arch], bool]
+T = TypeVar("T")
 VERSION = 1
 DRAWS = 2000
 """Draws in a row that may be refused before a strategy gives up looking for a new point."""
 
 
+class Column(Sequence[T]):
+    """The first `length` entries of a shared list that only grows. Slices are tuples."""
+
+    __slots__ = ("_entries", "_length")
+
+    def __init__(self, entries: list[T], length: int) -> None:
+        self._entries, self._length = entries, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T, ...]: ...
+    def __getitem__(self, index: int | slice) -> T | tuple[T, ...]:
+        if isinstance(index, slice):
+            return tuple(self._entries[i] for i in range(*index.indices(self._length)))
+        if not -self._length <= index < self._length:
+            raise IndexError(index)
+        return self._entries[index if index >= 0 else index + self._length]
+
+    def __iter__(self) -> Iterator[T]:
+        return islice(self._entries, self._length)
+
+
+class Log:
+    """What the states of one search share. Grows in place; a state reads only its own prefix.
+
+    Attributes:
+        asked: proposals, in order.
+        places: of each proposal, the indices of its options.
+        keys: of each proposal, its canonical key.
+        first: key -> number of the first proposal that has it.
+        told: outcomes, in order of arrival.
+        heard: number -> place in `told`.
+        notes: whatever strategies derive from a prefix, by name; never saved.
+    """
+
+    __slots__ = ("asked", "first", "heard", "keys", "notes", "places", "told")
+
+    def __init__(self) -> None:
+        self.asked: list[Proposal] = []
+        self.places: list[tuple[int, ...]] = []
+        self.keys: list[str] = []
+        self.first: dict[str, int] = {}
+        self.told: list[Outcome] = []
+        self.heard: dict[int, int] = {}
+        self.notes: dict[Any, Any] = {}
+
+    def until(self, asked: int, told: int) -> "Log":
+        """Return a log of its own with these many entries."""
+        log = Log()
+        log.asked, log.told = self.asked[:asked], self.told[:told]
+        log.places, log.keys = self.places[:asked], self.keys[:asked]
+        log.first = {key: number for key, number in self.first.items() if number < asked}
+        log.heard = {number: place for number, place in self.heard.items() if place < told}
+        return log
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What every strategy remembers.
+    """What every strategy remembers. A value: an older state stays valid and unchanged.
+
+    States of one search share their columns, so `add` and `hear` cost the same after a thousand
+    trials as after one; adding to an older state copies its part of them first.
 
     Attributes:
         space: what is searched.
         seed: root of its draws; each proposal has a stream of its own.
-        asked: proposals made so far, in order.
-        told: outcomes so far, in order of arrival.
+        log: the shared columns.
+        asks: how many proposals of `log` are this state's.
+        tells: how many outcomes of `log` are this state's.
     """
 
     space: Space
     seed: Seed
-    asked: tuple[Proposal, ...] = ()
-    told: tuple[Outcome, ...] = ()
+    log: Log = field(default_factory=Log, compare=False, repr=False)
+    asks: int = 0
+    tells: int = 0
+
+    @property
+    def asked(self) -> Column[Proposal]:
+        """Proposals made so far, in order."""
+        return Column(self.log.asked, self.asks)
+
+    @property
+    def told(self) -> Column[Outcome]:
+        """Outcomes so far, in order of arrival."""
+        return Column(self.log.told, self.tells)
 
     def keys(self) -> frozenset[str]:
         """Return the canonical keys of everything proposed."""
-        return frozenset(self.space.canonical(p.arch) for p in self.asked)
+        return frozenset(self.log.keys[: self.asks])
+
+    def seen(self, arch: Arch) -> bool:
+        """Whether `arch`, or one isomorphic to it, was proposed."""
+        return self.log.first.get(self.space.canonical(arch), self.asks) < self.asks
+
+    def heard(self, number: int) -> Outcome | None:
+        """Return the outcome of a proposal, once told."""
+        place = self.log.heard.get(number, self.tells)
+        return self.log.told[place] if place < self.tells else None
+
+    def pending(self) -> tuple[Proposal, ...]:
+        """Return the proposals whose outcomes have not come."""
+        if self.asks == self.tells:
+            return ()
+        return tuple(
+            p for p in self.asked if self.log.heard.get(p.number, self.tells) >= self.tells
+        )
 
     def rng(self, *names: str | int) -> Random:
         """Return the stream of the next proposal."""
-        return self.seed.child(len(self.asked), *names).rng()
+        return self.seed.child(self.asks, *names).rng()
 
-    def add(self, arch: Arch, parent: int | None = None) -> "Memory":
+    def add(self, arch: Arch, parent: int | None = None, fidelity: float = 1.0) -> "Memory":
         """Return the memory with one proposal more."""
-        proposal = Proposal(number=len(self.asked), arch=dict(arch), parent=parent)
-        return replace(self, asked=(*self.asked, proposal))
+        log = self.log
+        if len(log.asked) != self.asks:
+            log = log.until(self.asks, self.tells)
+        places = self.space.places(arch)
+        key = self.space.key_at(places, arch)
+        log.asked.append(
+            Proposal(number=self.asks, arch=dict(arch), parent=parent, fidelity=fidelity)
+        )
+        log.places.append(places)
+        log.keys.append(key)
+        log.first.setdefault(key, self.asks)
+        return Memory(
+            space=self.space, seed=self.seed, log=log, asks=self.asks + 1, tells=self.tells
+        )
 
     def hear(self, outcomes: Sequence[Outcome]) -> "Memory":
         """Return the memory with these outcomes.
@@ -54,11 +160,11 @@ class Memory:
         Raises:
             ConfigError: an outcome of a proposal never made, told twice, or with a NaN score.
         """
-        heard = {outcome.number for outcome in self.told}
+        new: set[int] = set()
         for outcome in outcomes:
-            if not 0 <= outcome.number < len(self.asked):
+            if not 0 <= outcome.number < self.asks:
                 raise ConfigError("an outcome of a proposal never made", got=outcome.number)
-            if outcome.number in heard:
+            if outcome.number in new or self.heard(outcome.number) is not None:
                 raise ConfigError("an outcome told twice", got=outcome.number)
             if isnan(outcome.score):
                 raise ConfigError(
@@ -66,15 +172,25 @@ class Memory:
                     got=outcome.number,
                     fix="report a failed candidate as status 'failed' with score -inf",
                 )
-            heard.add(outcome.number)
-        return replace(self, told=(*self.told, *outcomes))
+            new.add(outcome.number)
+        log = self.log
+        if len(log.told) != self.tells:
+            log = log.until(self.asks, self.tells)
+        for outcome in outcomes:
+            log.heard[outcome.number] = len(log.told)
+            log.told.append(outcome)
+        return Memory(
+            space=self.space, seed=self.seed, log=log, asks=self.asks, tells=len(log.told)
+        )
 
-    def fresh(self, draw: Callable[[Random], Arch], allowed: Allowed | None) -> Arch | None:
+    def fresh(
+        self, draw: Callable[[Random], Arch], allowed: Allowed | None, rng: Random | None = None
+    ) -> Arch | None:
         """Return the first draw that is new and allowed, or None after `DRAWS` refusals."""
-        seen, rng = self.keys(), self.rng()
+        rng = rng or self.rng()
         for _ in range(DRAWS):
             arch = draw(rng)
-            if self.space.canonical(arch) not in seen and (allowed is None or allowed(arch)):
+            if not self.seen(arch) and (allowed is None or allowed(arch)):
                 return arch
         return None
 
@@ -130,9 +246,7 @@ def load(space: Space, data: Mapping[str, Any]) -> Memory:
             fix="start a new search, or restore the [space] section it was written with",
         )
     root, path = data["seed"]
-    return Memory(
-        space=space,
-        seed=Seed(root, tuple(path)),
-        asked=tuple(Proposal(**p) for p in data["asked"]),
-        told=tuple(Outcome.from_json(o) for o in data["told"]),
-    )
+    state = Memory(space=space, seed=Seed(root, tuple(path)))
+    for proposal in data["asked"]:
+        state = state.add(proposal["arch"], proposal["parent"], proposal["fidelity"])
+    return state.hear([Outcome.from_json(outcome) for outcome in data["told"]])
