@@ -7,24 +7,32 @@ from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerAdagrad, ServerAdam, ServerSgd, ServerYogi
 from archipelago.core.errors import ConfigError
 from archipelago.core.tree import Layout, Leaf
+from archipelago.core.update import Update
 
 LAYOUT = Layout.of([Leaf("w", (2,)), Leaf("running_mean", (1,), "stats")])
 DELTA = torch.tensor([0.1, -0.2, 0.5])
 
 
+ONE = Layout.of([Leaf("w", (1,))])
+
+
+def update(delta, examples):
+    return Update(client=0, delta=torch.tensor([delta]), examples=examples)
+
+
 def test_the_mean_weighs_by_rows():
     mean = WeightedMean()
-    folding = mean.start(1)
-    mean.fold(folding, torch.tensor([1.0]), 10)
-    mean.fold(folding, torch.tensor([4.0]), 30)
+    folding = mean.start(ONE)
+    mean.fold(folding, update(1.0, 10))
+    mean.fold(folding, update(4.0, 30))
     assert mean.finish(folding).item() == pytest.approx(3.25)
 
 
 def test_equal_weighting_counts_every_client_once():
     mean = WeightedMean(weighting="equal")
-    folding = mean.start(1)
-    mean.fold(folding, torch.tensor([1.0]), 10)
-    mean.fold(folding, torch.tensor([4.0]), 30)
+    folding = mean.start(ONE)
+    mean.fold(folding, update(1.0, 10))
+    mean.fold(folding, update(4.0, 30))
     assert mean.finish(folding).item() == pytest.approx(2.5)
 
 

@@ -6,6 +6,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from archipelago.core.tree import Layout
+from archipelago.core.update import Update
+
 __all__ = ["Folding", "WeightedMean"]
 
 
@@ -44,20 +47,18 @@ class WeightedMean:
     linear: ClassVar[bool] = True
     streaming: ClassVar[bool] = True
 
-    def start(self, size: int) -> Folding:
-        """Return an empty sum over vectors of `size` scalars."""
-        return Folding(torch.zeros(size))
+    def start(self, layout: Layout) -> Folding:
+        """Return an empty sum over models of `layout`."""
+        return Folding(torch.zeros(layout.size))
 
-    def fold(self, folding: Folding, delta: Tensor, examples: int) -> None:
-        """Add one client's change, in place.
+    def weight(self, examples: int) -> float:
+        """Return the weight of a client with so many training rows."""
+        return float(examples) if self.weighting == "examples" else 1.0
 
-        Args:
-            folding: the sum under way.
-            delta: new minus old, shape `[size]`.
-            examples: training rows behind it.
-        """
-        weight = float(examples) if self.weighting == "examples" else 1.0
-        folding.total.add_(delta, alpha=weight)
+    def fold(self, folding: Folding, update: Update) -> None:
+        """Add one client's change, shape `[layout.size]`, to the sum under way, in place."""
+        weight = self.weight(update.examples)
+        folding.total.add_(update.delta, alpha=weight)
         folding.weight += weight
         folding.count += 1
 

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
+from archipelago.client.keeping import terms_of
 from archipelago.client.training import Training
-from archipelago.client.workplace import Bench
+from archipelago.client.workplace import Bench, vector
 from archipelago.core.seeds import Seed
+from archipelago.core.tree import Layout
 from archipelago.wire.frame import pack, unpack
 
 __all__ = ["Evaluate", "Fit"]
@@ -28,6 +32,8 @@ class Fit:
         seed: this visit's stream.
         progress: share of the plan's rounds already done.
         epochs: passes over the rows.
+        kept: what the client kept so far, float32; None where `training` keeps nothing. What it
+            keeps next comes behind the frame: it is not a part of what travels.
     """
 
     client: int
@@ -39,10 +45,19 @@ class Fit:
     seed: Seed
     progress: float
     epochs: int
+    kept: np.ndarray | None = None
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
-        model = context.model(unpack(memory.view(self.handle)))
+        frame = unpack(memory.view(self.handle))
+        own, more = None, {}
+        if self.kept is not None:
+            own = _Own(self.training, self.kept)
+        model = context.model(frame, own)
+        terms = terms_of(self.training, model.layout)
+        if own is not None:
+            further = {name: vector(frame, index) for index, name in enumerate(terms.extras, 1)}
+            more = {"kept": own.tensor(), "extras": further}
         x, y = context.rows(self.client, "train")
         before = model.flat.clone()
         task = context.place.task
@@ -64,6 +79,7 @@ class Fit:
                 progress=self.progress,
                 epochs=self.epochs,
                 validate=validate,
+                **more,
             )
         fields = {
             "client": self.client,
@@ -74,7 +90,14 @@ class Fit:
             "steps": done.steps,
             "metrics": {"loss": done.loss},
         }
-        return pack("update", fields, [(model.flat - before).detach().cpu().numpy()])
+        if done.effort:
+            fields["effort"] = done.effort
+        delta = terms.select((model.flat - before).detach())
+        extras = [done.extras[name] for name in terms.extras]
+        reply = pack("update", fields, [t.cpu().numpy() for t in (delta, *extras)])
+        if done.kept is None or not len(done.kept):
+            return reply
+        return [*reply, done.kept.cpu().numpy().data.cast("B")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +111,8 @@ class Evaluate:
         weight: work, for scheduling.
         handle: the framed model.
         split: `validation`, or `test` where the workplace holds opened test rows.
+        training: where the client's own model is scored: how it was trained.
+        kept: of that client; None scores the server's model.
     """
 
     client: int
@@ -96,10 +121,13 @@ class Evaluate:
     weight: int
     handle: Any
     split: str = "validation"
+    training: Any = None
+    kept: np.ndarray | None = None
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Score in the worker."""
-        model = context.model(unpack(memory.view(self.handle)))
+        own = None if self.kept is None else _Own(self.training, self.kept, always=True)
+        model = context.model(unpack(memory.view(self.handle)), own)
         x, y = context.rows(self.client, self.split)
         model.eval()
         with torch.no_grad():
@@ -111,3 +139,21 @@ class Evaluate:
             "examples": len(y),
         }
         return pack("score", fields, [vector])
+
+
+@dataclass(frozen=True, slots=True)
+class _Own:
+    """Completes what travelled with what the client kept; `always`, even where all of it did."""
+
+    training: Any
+    kept: np.ndarray
+    always: bool = False
+
+    def tensor(self) -> Tensor:
+        # A copy: in one process it is the coordinator's own memory.
+        return torch.from_numpy(self.kept.copy())
+
+    def __call__(self, flat: Tensor, layout: Layout) -> Tensor:
+        if len(flat) == layout.size and not self.always:
+            return flat
+        return self.training.own(flat, layout, self.tensor())

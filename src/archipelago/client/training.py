@@ -1,7 +1,7 @@
 """Local training: the SGD family on one flat vector."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -25,11 +25,18 @@ class Fitted:
         steps: gradient steps taken.
         examples: rows seen, each epoch counted.
         loss: mean training loss over those rows, before each step.
+        effort: how far one unit gradient at every step would have carried the weights, in units
+            of the learning rate: FedNova's norm of `a`. 0 stands for `steps`, as in plain SGD.
+        kept: what the client keeps for its next visit, if anything.
+        extras: changes of further vectors that travel, by name.
     """
 
     steps: int
     examples: int
     loss: float
+    effort: float = 0.0
+    kept: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @runtime_checkable

@@ -1,17 +1,19 @@
 """What every worker holds while it plays clients: the shards, the task, and built models."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.wire.frame import Frame
 
-__all__ = ["Bench", "Workplace"]
+__all__ = ["Bench", "Workplace", "vector"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,8 +44,13 @@ class Bench:
     place: Workplace
     _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
 
-    def model(self, frame: Frame) -> Model:
-        """Return the network described by a `model` frame, loaded with its weights."""
+    def model(self, frame: Frame, whole: Callable[[Tensor, Layout], Tensor] | None = None) -> Model:
+        """Return the network described by a `model` frame, loaded with its weights.
+
+        Args:
+            frame: as received.
+            whole: turns what travelled into the whole flat vector; None where all of it did.
+        """
         key = str(frame.fields["key"])
         model = self._models.pop(key, None)
         if model is None:
@@ -52,10 +59,16 @@ class Bench:
         self._models[key] = model
         while len(self._models) > self.place.models:
             self._models.popitem(last=False)
-        model.load(torch.frombuffer(bytearray(frame.arrays[0].data), dtype=torch.float32))
+        flat = vector(frame, 0)
+        model.load(flat if whole is None else whole(flat, model.layout))
         return model
 
     def rows(self, client: int, split: str) -> tuple[Tensor, Tensor]:
         """Return one client's rows of `split` (`train`, `validation` or `test`) on the device."""
         x, y = getattr(self.place.shards, split)(client)
         return x.to(self.place.device), y.to(self.place.device)
+
+
+def vector(frame: Frame, index: int) -> Tensor:
+    """Return a copy of one float32 array of a frame."""
+    return torch.frombuffer(bytearray(frame.arrays[index].data), dtype=torch.float32)

@@ -17,6 +17,7 @@ class Update:
         delta: new minus old, flat, shape `[layout.size]`, float32.
         examples: training rows behind it; the weight in an average.
         steps: local gradient steps taken.
+        effort: norm of the weights of those steps in `delta`: FedNova's norm of `a`.
         metrics: local scalars, already averaged over the client's rows.
         extras: further flat vectors by name (a control variate's change, for one).
     """
@@ -25,5 +26,6 @@ class Update:
     delta: Tensor
     examples: int
     steps: int = 0
+    effort: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])

@@ -26,6 +26,10 @@ class Branch:
         rounds: how many rounds its plan gives it.
         round: rounds done.
         server: the server optimiser's state.
+        extras: further vectors that clients download, as weighted sums over the cohort: SCAFFOLD's
+            control variate, for one.
+        kept: what each client keeps between its visits, by client. It never travels: a simulation
+            keeps it for the client.
         counted: rounds in which enough clients replied.
         history: (round, loss, score) at each checkpoint.
         metrics: of the last checkpoint.
@@ -43,6 +47,8 @@ class Branch:
     rounds: int
     round: int = 0
     server: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    kept: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
     counted: int = 0
     history: tuple[tuple[int, float, float], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
@@ -69,6 +75,8 @@ class Branch:
             "rounds": self.rounds,
             "round": self.round,
             "server": sorted(self.server),
+            "extras": sorted(self.extras),
+            "kept": sorted(self.kept),
             "counted": self.counted,
             "history": [list(point) for point in self.history],
             "metrics": dict(self.metrics),
@@ -79,8 +87,13 @@ class Branch:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name: `flat`, then the server optimiser's."""
-        return {"flat": self.flat, **{f"server.{name}": t for name, t in self.server.items()}}
+        """Return the tensors by name: the model, the server's, what clients keep."""
+        return {
+            "flat": self.flat,
+            **{f"server.{name}": tensor for name, tensor in self.server.items()},
+            **{f"extras.{name}": tensor for name, tensor in self.extras.items()},
+            **{f"kept.{client}": tensor for client, tensor in self.kept.items()},
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Branch":
@@ -92,6 +105,8 @@ class Branch:
                 "flat": tensors["flat"],
                 "cohort": tuple(data["cohort"]),
                 "server": {name: tensors[f"server.{name}"] for name in data["server"]},
+                "extras": {name: tensors[f"extras.{name}"] for name in data["extras"]},
+                "kept": {client: tensors[f"kept.{client}"] for client in data["kept"]},
                 "history": tuple((r, loss, score) for r, loss, score in data["history"]),
             }
         )

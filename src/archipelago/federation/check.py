@@ -11,11 +11,42 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.update import Update
 from archipelago.wire.frame import Frame, unpack
 
-__all__ = ["scored", "updated"]
+__all__ = ["parted", "scored", "updated"]
+
+
+def parted(data: memoryview, scalars: int) -> tuple[memoryview, torch.Tensor]:
+    """Part a client's reply into the frame that travels and what the client keeps, copied.
+
+    Args:
+        data: a frame and, behind it, `scalars` float32 that never leave the client.
+        scalars: how many it keeps.
+
+    Raises:
+        UpdateRefused: it is too short, or the client keeps numbers that are not finite.
+    """
+    if not scalars:
+        return data, torch.zeros(0)
+    start = data.nbytes - 4 * scalars
+    if start < 0:
+        raise UpdateRefused("a reply is cut short", got=f"{data.nbytes} bytes")
+    kept = np.frombuffer(data[start:], "<f4").copy()
+    if not np.isfinite(kept).all():
+        raise UpdateRefused(
+            "a client would keep numbers that are not finite",
+            fix="lower client.local.learning_rate or set client.local.clip",
+        )
+    return data[:start], torch.from_numpy(kept)
 
 
 def updated(
-    data: memoryview, *, client: int, branch: int, round: int, size: int, norm: float = 0.0
+    data: memoryview,
+    *,
+    client: int,
+    branch: int,
+    round: int,
+    size: int,
+    norm: float = 0.0,
+    extras: Mapping[str, int] | None = None,
 ) -> tuple[Update, int]:
     """Read an `update` frame and check it against what was asked.
 
@@ -24,8 +55,9 @@ def updated(
         client: who was asked.
         branch: for which model.
         round: in which round.
-        size: scalars of the model.
+        size: scalars of the model that travel.
         norm: largest L2 norm accepted; 0 accepts any finite one.
+        extras: names and sizes of the further vectors that must come with it.
 
     Returns:
         The update, and the rows seen over all epochs.
@@ -33,9 +65,22 @@ def updated(
     Raises:
         UpdateRefused: says which check failed.
     """
-    frame = unpack(data, limit=4 * size + 65_536)
+    wanted = extras or {}
+    frame = unpack(data, limit=4 * (size + sum(wanted.values())) + 65_536)
     fields = _expected(frame, "update", client=client, branch=branch, round=round)
-    delta = _array(frame, "<f4", (size,))
+    if len(frame.arrays) != 1 + len(wanted):
+        raise UpdateRefused(
+            "a reply must hold exactly one array"
+            if not wanted
+            else f"a reply must hold the update and {', '.join(wanted)}",
+            got=len(frame.arrays),
+        )
+    delta = _array(frame, 0, "<f4", (size,))
+    further = {
+        name: _array(frame, index, "<f4", (wanted[name],)) for index, name in enumerate(wanted, 1)
+    }
+    if not all(np.isfinite(array).all() for array in further.values()):
+        raise UpdateRefused("the update's further vectors are not finite", got=list(wanted))
     length = float(np.linalg.norm(delta))
     if not math.isfinite(length):
         raise UpdateRefused(
@@ -48,10 +93,12 @@ def updated(
     examples, steps = _count(fields, "examples"), _count(fields, "steps")
     update = Update(
         client=client,
-        delta=torch.from_numpy(delta if delta.flags.writeable else delta.copy()),
+        delta=_tensor(delta),
         examples=examples,
         steps=steps,
+        effort=_effort(fields, steps),
         metrics=_metrics(fields),
+        extras={name: _tensor(array) for name, array in further.items()},
     )
     return update, _count(fields, "seen")
 
@@ -64,7 +111,9 @@ def scored(data: memoryview, *, client: int, branch: int, round: int, size: int)
     """
     frame = unpack(data, limit=8 * size + 65_536)
     _expected(frame, "score", client=client, branch=branch, round=round)
-    return _array(frame, "<f8", (size,)).copy()
+    if len(frame.arrays) != 1:
+        raise UpdateRefused("a reply must hold exactly one array", got=len(frame.arrays))
+    return _array(frame, 0, "<f8", (size,)).copy()
 
 
 def _expected(frame: Frame, kind: str, **asked: int) -> Mapping[str, Any]:
@@ -80,10 +129,8 @@ def _expected(frame: Frame, kind: str, **asked: int) -> Mapping[str, Any]:
     return frame.fields
 
 
-def _array(frame: Frame, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-    if len(frame.arrays) != 1:
-        raise UpdateRefused("a reply must hold exactly one array", got=len(frame.arrays))
-    array = frame.arrays[0]
+def _array(frame: Frame, index: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+    array = frame.arrays[index]
     if array.dtype != np.dtype(dtype) or array.shape != shape:
         raise UpdateRefused(
             "the array does not fit the model",
@@ -98,6 +145,17 @@ def _count(fields: Mapping[str, Any], name: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 40:
         raise UpdateRefused(f"{name} must be a positive whole number", got=value)
     return value
+
+
+def _effort(fields: Mapping[str, Any], steps: int) -> float:
+    value = fields.get("effort", steps)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1 << 40:
+        raise UpdateRefused("effort must be a positive number", got=value)
+    return float(value)
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _metrics(fields: Mapping[str, Any]) -> dict[str, float]:

@@ -5,21 +5,24 @@ branch, fold the replies in the order in which they were issued, and give back f
 meter rows; neither writes anything.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerOptimizer, ServerSgd
+from archipelago.client.keeping import Keeping, Terms, terms_of
 from archipelago.client.tasks import Evaluate, Fit
 from archipelago.client.training import LocalTraining, Training, tuned
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.seeds import Seed
 from archipelago.federation.branch import Branch
-from archipelago.federation.check import scored, updated
+from archipelago.federation.check import parted, scored, updated
 from archipelago.federation.cohort import Cohort, Fate
 from archipelago.wire.frame import pack
 
@@ -109,12 +112,24 @@ class _Visit:
     client: int
     fate: Fate
     work: int
+    kept: np.ndarray | None
 
 
-def message(branch: Branch) -> list[bytes | memoryview]:
-    """Return the framed model that the branch's clients download."""
+_ALL = Terms()
+
+
+def message(
+    branch: Branch, terms: Terms = _ALL, extras: Sequence[Tensor] = ()
+) -> list[bytes | memoryview]:
+    """Return the framed model that the branch's clients download.
+
+    Args:
+        branch: whose model.
+        terms: what of it travels.
+        extras: further vectors, behind the model.
+    """
     fields = {"key": branch.graph.key, "graph": branch.graph.to_json()}
-    return pack("model", fields, [branch.flat.numpy()])
+    return pack("model", fields, [t.numpy() for t in (terms.select(branch.flat), *extras)])
 
 
 def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> Round:
@@ -131,11 +146,15 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         stay as they were.
     """
     live = [branch for branch in branches if branch.alive]
-    handles = {branch.number: federation.engine.share(message(branch)) for branch in live}
+    terms = {b.number: terms_of(_training(federation, b), b.graph.layout) for b in live}
+    handles = {
+        b.number: federation.engine.share(_shared(federation, b, terms[b.number])) for b in live
+    }
     visits: list[_Visit] = []
     rows: list[MeterRow] = []
     for branch in live:
-        for visit in _visits(federation, branch, 2 * handles[branch.number].size, phase):
+        traffic = 2 * handles[branch.number].size
+        for visit in _visits(federation, branch, terms[branch.number], traffic, phase):
             if visit.fate.epochs:
                 visits.append(visit)
             else:
@@ -143,24 +162,28 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     # Largest first keeps every worker busy to the end of a round, and is a pure function of it.
     visits.sort(key=lambda visit: (-visit.work, visit.client, visit.branch.number))
     tasks = [_fit(federation, visit, handles[visit.branch.number], phase) for visit in visits]
-    foldings = {b.number: federation.aggregator.start(b.graph.layout.size) for b in live}
+    foldings = {b.number: federation.aggregator.start(b.graph.layout) for b in live}
+    gathered = {branch.number: _Gathered() for branch in live}
     losses: dict[int, list[tuple[int, float]]] = {branch.number: [] for branch in live}
     diverged: dict[int, str] = {}
     incidents: list[Incident] = []
     try:
         for visit, result in zip(visits, federation.engine.map(tasks), strict=True):
-            number = visit.branch.number
-            size = handles[number].size
+            number, data, kept = visit.branch.number, result.data, None
+            size, agreed = handles[number].size, terms[number]
             try:
-                if result.data is None:
+                if data is None:
                     raise UpdateRefused("the client's work failed", got=result.error)
+                if visit.kept is not None:
+                    data, kept = parted(data, len(visit.kept))
                 update, seen = updated(
-                    result.data,
+                    data,
                     client=visit.client,
                     branch=number,
                     round=visit.branch.round,
-                    size=visit.branch.graph.layout.size,
+                    size=agreed.size(visit.branch.graph.layout),
                     norm=federation.norm,
+                    extras=agreed.extras,
                 )
             except UpdateRefused as refusal:
                 rows.append(_fitted(visit, result, size, phase, 0, refused=refusal.what))
@@ -170,7 +193,13 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 diverged[number] = refusal.what
                 continue
             rows.append(_fitted(visit, result, size, phase, seen))
-            federation.aggregator.fold(foldings[number], update.delta, update.examples)
+            if agreed.body is not None:
+                still = torch.zeros_like(visit.branch.flat)
+                update = replace(update, delta=agreed.spread(update.delta, still))
+            federation.aggregator.fold(foldings[number], update)
+            if kept is not None:
+                weight = federation.aggregator.weight(update.examples) if agreed.extras else 0.0
+                gathered[number].add(visit.client, kept, update.extras, weight)
             losses[number].append((update.examples, update.metrics.get("loss", float("nan"))))
     finally:
         for handle in handles.values():
@@ -191,6 +220,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             mean = federation.aggregator.finish(folding)
             state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
+            after = gathered[branch.number].joined(after)
         elif branch.number in diverged and folding.count == 0:
             after = after.end("failed", f"round {branch.round}: {diverged[branch.number]}")
         else:
@@ -213,6 +243,7 @@ def evaluate(
     phase: str,
     split: str = "validation",
     rows_of: np.ndarray | None = None,
+    own: bool = False,
 ) -> Scores:
     """Score every live branch on the same clients.
 
@@ -223,10 +254,22 @@ def evaluate(
         phase: what the meter calls it.
         split: `validation`, or `test` where the workplace holds opened test rows.
         rows_of: rows per client of that split; validation rows unless given.
+        own: score each client's own model instead of the server's. A client without one yet
+            scores what it would start from.
     """
     counts = federation.validation_rows if rows_of is None else rows_of
+    own = own and isinstance(federation.training, Keeping)
     live = [branch for branch in branches if branch.alive]
-    handles = {branch.number: federation.engine.share(message(branch)) for branch in live}
+    terms = {
+        b.number: terms_of(_training(federation, b), b.graph.layout) if own else Terms()
+        for b in live
+    }
+    handles = {b.number: federation.engine.share(message(b, terms[b.number])) for b in live}
+    # A client that keeps a whole model needs nothing from the server to score it.
+    down = {
+        b.number: handles[b.number].size if not own or terms[b.number].body is not None else 0
+        for b in live
+    }
     pairs = [(branch, client) for branch in live for client in clients]
     pairs.sort(key=lambda p: (-p[0].graph.macs * int(counts[p[1]]), p[1], p[0].number))
     tasks = [
@@ -237,6 +280,8 @@ def evaluate(
             weight=branch.graph.macs * int(counts[client]),
             handle=handles[branch.number],
             split=split,
+            training=_training(federation, branch) if own else None,
+            kept=_kept(federation, branch, client) if own else None,
         )
         for branch, client in pairs
     ]
@@ -253,11 +298,11 @@ def evaluate(
                 client=client,
                 kind="evaluate",
                 examples=int(counts[client]),
-                bytes_down=handles[branch.number].size,
+                bytes_down=down[branch.number],
                 bytes_up=result.data.nbytes if result.data is not None else 0,
                 macs=macs,
                 virtual_seconds=macs / federation.cohort.speed
-                + handles[branch.number].size / federation.cohort.bandwidth,
+                + down[branch.number] / federation.cohort.bandwidth,
                 seconds=result.seconds,
             )
             try:
@@ -282,20 +327,76 @@ def evaluate(
     return Scores(vectors=vectors, rows=tuple(rows), incidents=tuple(incidents))
 
 
-def _visits(federation: Federation, branch: Branch, traffic: int, phase: str) -> list[_Visit]:
+@dataclass(slots=True)
+class _Gathered:
+    """What a round brings beside the updates. Changed in place by `add`."""
+
+    kept: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    sums: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def add(self, client: int, kept: Tensor, extras: Mapping[str, Tensor], weight: float) -> None:
+        self.kept[client] = kept
+        for name, change in extras.items():
+            if name not in self.sums:
+                self.sums[name] = torch.zeros_like(change)
+            self.sums[name].add_(change, alpha=weight)
+
+    def joined(self, branch: Branch) -> Branch:
+        """Return the branch with all of it committed."""
+        if not self.kept:
+            return branch
+        extras = {name: branch.extras.get(name, 0.0) + s for name, s in self.sums.items()}
+        return replace(
+            branch,
+            kept={**branch.kept, **self.kept},
+            extras={**branch.extras, **extras},
+        )
+
+
+def _training(federation: Federation, branch: Branch) -> Training:
+    return tuned(federation.training, branch.settings)
+
+
+def _shared(federation: Federation, branch: Branch, terms: Terms) -> list[bytes | memoryview]:
+    if not terms.extras:
+        return message(branch, terms)
+    rows = federation.train_rows
+    whole = sum(federation.aggregator.weight(int(rows[client])) for client in branch.cohort)
+    extras = [
+        branch.extras[name] / whole if name in branch.extras else torch.zeros(size)
+        for name, size in terms.extras.items()
+    ]
+    return message(branch, terms, extras)
+
+
+def _kept(federation: Federation, branch: Branch, client: int) -> np.ndarray | None:
+    training = _training(federation, branch)
+    if not isinstance(training, Keeping):
+        return None
+    if client in branch.kept:
+        return branch.kept[client].numpy()
+    return training.initial(branch.flat, branch.graph.layout).numpy()
+
+
+def _visits(
+    federation: Federation, branch: Branch, terms: Terms, traffic: int, phase: str
+) -> list[_Visit]:
     seed = federation.seed.child(phase, branch.number, "round", branch.round)
     chosen = federation.cohort.select(branch.cohort, seed.child("select"))
-    work = [3 * branch.graph.macs * int(federation.train_rows[client]) for client in chosen]
+    work = [
+        round(3 * terms.passes * branch.graph.macs * int(federation.train_rows[client]))
+        for client in chosen
+    ]
     fates = federation.cohort.fates(
         chosen,
         work,
         traffic,
-        tuned(federation.training, branch.settings).epochs,
+        _training(federation, branch).epochs,
         speeds=federation.seed.child("speed"),
         seed=seed.child("fate"),
     )
     return [
-        _Visit(branch, client, fate, macs * max(fate.epochs, 1))
+        _Visit(branch, client, fate, macs * max(fate.epochs, 1), _kept(federation, branch, client))
         for client, macs, fate in zip(chosen, work, fates, strict=True)
     ]
 
@@ -308,18 +409,20 @@ def _fit(federation: Federation, visit: _Visit, handle: Any, phase: str) -> Fit:
         round=branch.round,
         weight=visit.work,
         handle=handle,
-        training=tuned(federation.training, branch.settings),
+        training=_training(federation, branch),
         seed=federation.seed.child(
             phase, branch.number, "round", branch.round, "client", visit.client
         ),
         progress=branch.round / branch.rounds,
         epochs=visit.fate.epochs,
+        kept=visit.kept,
     )
 
 
 def _fitted(
     visit: _Visit, result: Any, down: int, phase: str, seen: int, *, refused: str = ""
 ) -> MeterRow:
+    stays = 0 if visit.kept is None else visit.kept.nbytes
     return MeterRow(
         phase=phase,
         round=visit.branch.round,
@@ -328,7 +431,7 @@ def _fitted(
         kind="refused" if refused else "fit",
         examples=seen,
         bytes_down=down,
-        bytes_up=result.data.nbytes if result.data is not None else 0,
+        bytes_up=max(0, result.data.nbytes - stays) if result.data is not None else 0,
         macs=3 * visit.branch.graph.macs * seen if not refused else visit.work,
         virtual_seconds=visit.fate.seconds,
         seconds=result.seconds,
