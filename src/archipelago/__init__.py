@@ -14,6 +14,7 @@ _HOME: dict[str, str] = {
     "Choice": "space.dims",
     "Classes": "data.partition",
     "Classification": "data.tasks",
+    "Cluster": "engine.cluster",
     "Cohort": "federation.cohort",
     "ConfigError": "core.errors",
     "ConfigFaults": "core.errors",

@@ -71,6 +71,7 @@ CATALOG: Final[Catalog] = {
     "engine": {
         "processes": "archipelago.engine.processes:Processes",
         "serial": "archipelago.engine.serial:Serial",
+        "cluster": "archipelago.engine.cluster:Cluster",
     },
     "budget": {"trials": "archipelago.driver.budget:Budget"},
     "final": {"rounds": "archipelago.driver.budget:Final"},
