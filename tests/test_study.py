@@ -212,3 +212,15 @@ def test_a_directory_that_holds_a_run_is_not_overwritten(whole):
     directory, _, _ = whole
     with pytest.raises(JournalError, match="archipelago resume"):
         search(run_of(), directory).result  # noqa: B018
+
+
+def test_reference_lines_cost_clients_what_the_run_costs(whole):
+    with Journal.open(whole[0], write=False) as journal:
+        macs = {
+            phase: journal.cost(phase)["macs"]
+            for phase in ("search", "final", "hand-made", "random", "random-final", "pooled")
+        }
+    ours = macs["search"] + macs["final"]
+    for theirs in (macs["hand-made"], macs["pooled"], macs["random"] + macs["random-final"]):
+        # Whole rounds only: never more than ours, and short of it by less than a few rounds.
+        assert 0.7 * ours <= theirs <= ours

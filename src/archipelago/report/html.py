@@ -29,7 +29,8 @@ border-bottom:1px solid var(--line);font-variant-numeric:tabular-nums}.wide{over
 figure{margin:1rem 0}.vega{width:100%;background:#fff;border-radius:6px;padding:.5rem}
 pre{background:var(--tint);padding:1rem;overflow:auto;font-size:.82rem}
 svg.network rect{fill:var(--tint);stroke:var(--line)}svg.network .first rect{stroke:var(--accent)}
-svg.network text{fill:var(--ink);font:12px system-ui,sans-serif}svg.network text.op{font-weight:600}
+svg.network text{fill:var(--ink);font:12px system-ui,sans-serif;text-anchor:middle}
+svg.network text.op{font-weight:600}
 svg.network text.fact{fill:var(--soft)}svg.network path{fill:none;stroke:var(--soft)}
 svg.network path.arrow{fill:var(--soft);stroke:none}
 @media (max-width:45rem){.pair{grid-template-columns:1fr}}
@@ -202,7 +203,7 @@ def _charts(findings: Findings) -> Iterator[tuple[str, str, dict[str, Any]]]:
     if points:
         yield (
             "front",
-            f"{metric} against cost; the Pareto front is joined",
+            f"{metric.capitalize()} against cost; the Pareto front is joined",
             _brushed(points, metric),
         )
     curves = [

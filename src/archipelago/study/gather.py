@@ -132,8 +132,8 @@ def _references(
     sign = task.direction(task.metric)
     notes = {
         "hand-made": "as many rounds as the search and final training cost together",
-        "random-final": "random search with the same estimator and budget, then the same training",
-        "pooled": "all rows in one place, as many epochs as final training: simulation only",
+        "random-final": "random search with the client work of ours, then training with the rest",
+        "pooled": "all rows in one place, as much work in all as ours: simulation only",
     }
     phases = {"random-final": ("random", "random-final")}
     for name, theirs in tested.items():
@@ -164,7 +164,7 @@ def _network(name: str, graph: Graph) -> page.Network:
                 name=node.name,
                 op=node.op,
                 inputs=node.inputs,
-                attrs=", ".join(f"{key} {value}" for key, value in node.attrs),
+                attrs=", ".join(f"{key} {value}" for key, value in node.attrs if key != "bias"),
                 shape=_shape(graph.shapes[node.name]),
                 params=graph.node_costs[node.name][0],
                 macs=graph.node_costs[node.name][1],

@@ -33,6 +33,8 @@ FINALISTS: Mapping[str, str] = {
     "pooled": "same network, pooled data",
 }
 """Stages whose champions are tested, and what the report calls them."""
+_MANY = 10
+"""Random search may try so many times more candidates, where its client work allows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,25 +75,19 @@ class Line:
             case "tune":
                 return self._settled(name, _of(champions, "search"))
             case "random":
-                # The lectures' own control: the same estimator and budget, no memory.
-                return self._stage(name, Random(), run.estimator, run.budget, searched=True)
-            case "final" | "pooled":
-                # Where every tried setting failed, the client's own stay.
-                return self._trained(
-                    name, _of(champions, "tune" if "tune" in champions else "search")
+                # The lectures' own control: the same estimator, no memory, as much client work.
+                budget = Budget(
+                    trials=_MANY * run.budget.trials, macs=self._spent("search", "tune")
                 )
+                return self._stage(name, Random(), run.estimator, budget, searched=True)
+            case "final":
+                return self._trained(name, _of(champions, _chosen(champions)))
             case "random-final":
-                return self._trained(name, _of(champions, "random"))
+                return self._equal(name, _of(champions, "random"), before="random")
+            case "pooled":
+                return self._equal(name, _of(champions, _chosen(champions)))
             case _:
-                baseline = self.baseline()
-                stage = self._trained(name, baseline)
-                rounds = self._equal_rounds(baseline)
-                plan = Rounds(
-                    rounds=rounds,
-                    candidates=1,
-                    every=_every(rounds),
-                )
-                return replace(stage, estimator=plan)
+                return self._equal(name, self.baseline())
 
     def baseline(self) -> Graph:
         """Return the hand-made network for this kind of data."""
@@ -163,19 +159,35 @@ class Line:
             phase=name,
         )
 
-    def _equal_rounds(self, graph: Graph) -> int:
-        """Return how many rounds of `graph` cost clients what search and final training cost."""
-        spent = sum(self.journal.cost(phase)["macs"] for phase in OURS)
+    def _equal(self, name: str, network: Champion | Graph, before: str | None = None) -> Stage:
+        """Return training that, with what `before` spent, costs clients what our run cost them."""
+        stage = self._trained(name, network)
+        graph = network if isinstance(network, Graph) else network.graph
+        left = self._spent(*OURS) - (self._spent(before) if before else 0.0)
+        rounds = self._rounds_of(graph, left)
+        return replace(stage, estimator=Rounds(rounds=rounds, candidates=1, every=_every(rounds)))
+
+    def _spent(self, *phases: str) -> float:
+        return sum(self.journal.cost(phase)["macs"] for phase in phases)
+
+    def _rounds_of(self, graph: Graph, macs: float) -> int:
+        """Return how many rounds of training `graph` on all clients cost `macs`; at least one."""
         share = self.run.cohort.count(len(self.shards.training)) / len(self.shards.training)
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
         scored = float(self.shards.validation_rows.sum())
-        rounds = max(1, int(spent / graph.macs / passes))
-        while rounds > 1 and rounds * passes + _checks(rounds) * scored > spent / graph.macs:
+        rounds = max(1, int(macs / graph.macs / passes))
+        while rounds > 1 and rounds * passes + _checks(rounds) * scored > macs / graph.macs:
             rounds -= 1
         return rounds
 
     def _seed(self) -> Seed:
         return Seed(self.run.seed)
+
+
+def _chosen(champions: Mapping[str, Champion]) -> str:
+    """Return the stage whose champion is trained to the end."""
+    # Where every tried setting failed, the client's own stay.
+    return "tune" if "tune" in champions else "search"
 
 
 def _every(rounds: int) -> int:
