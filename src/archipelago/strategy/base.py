@@ -138,12 +138,12 @@ class Memory:
         return self.seed.child(self.asks, *names).rng()
 
     def add(self, arch: Arch, parent: int | None = None, fidelity: float = 1.0) -> "Memory":
-        """Return the memory with one proposal more."""
+        """Return the memory with one proposal more; an empty `arch` names no member."""
         log = self.log
         if len(log.asked) != self.asks:
             log = log.until(self.asks, self.tells)
-        places = self.space.places(arch)
-        key = self.space.key_at(places, arch)
+        places = self.space.places(arch) if arch else ()
+        key = self.space.key_at(places, arch) if arch else ""
         log.asked.append(
             Proposal(number=self.asks, arch=dict(arch), parent=parent, fidelity=fidelity)
         )

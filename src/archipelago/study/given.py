@@ -16,7 +16,7 @@ class Given:
     """A strategy that proposes what it was given, in order.
 
     Attributes:
-        archs: the points; they need not be members of the space.
+        archs: members of the space, or empty for a network from outside it.
     """
 
     archs: tuple[Arch, ...]
