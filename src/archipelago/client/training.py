@@ -1,6 +1,6 @@
 """Local training: the SGD family on one flat vector."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import cos, pi
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archipelago.client.dense import descend
+from archipelago.client.paths import Path, choose
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
 
 __all__ = ["FedSgd", "Fitted", "LocalTraining", "Training", "tuned"]
 
@@ -90,6 +93,7 @@ class LocalTraining:
         proximal: FedProx's mu: pulls towards the server's weights.
         clip: largest L2 norm of a gradient; 0 never clips.
         patience: stop after so many epochs without a better local validation loss; 0 never stops.
+        path: how it is computed, see `client/paths.py`; paths differ in the last bits only.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1; Li et al. 2020, arXiv:1812.06127,
@@ -107,6 +111,7 @@ class LocalTraining:
     proximal: float = 0.0
     clip: float = 0.0
     patience: int = 0
+    path: Literal["auto", "flat", "dense", "channels-last"] = "auto"
 
     def __post_init__(self) -> None:
         between("client.learning_rate", self.learning_rate, 0, 100, open_low=True)
@@ -131,7 +136,83 @@ class LocalTraining:
         validate: Callable[[], float] | None,
     ) -> Fitted:
         """Train `model` in place; see `Training.fit`."""
+        path = self.chosen(model.graph, task)
+        if path.name == "dense" and model.graph is not None:
+            rows = [(x, y)]
+            return self.fit_block(
+                model.graph,
+                task,
+                model.flat[None],
+                rows,
+                seeds=[seed],
+                progress=progress,
+                epochs=[epochs],
+            )[0]
+        with model.stored("channels-last" if path.name == "channels-last" else "plain"):
+            return self._loop(
+                model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
+            )
+
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how a network is trained, and why; see `client/paths.py`."""
+        return choose(self.path, graph, task, plain=self._plain and not self.patience)
+
+    def fit_block(
+        self,
+        graph: Graph,
+        task: Any,
+        flat: Tensor,
+        data: Sequence[tuple[Tensor, Tensor]],
+        *,
+        seeds: Sequence[Seed],
+        progress: float,
+        epochs: Sequence[int],
+    ) -> list[Fitted]:
+        """Train a block of clients in one go, on the dense path.
+
+        Args:
+            graph: the network.
+            task: what is learned.
+            flat: every client's weights, `[clients, layout.size]`, changed in place.
+            data: every client's x and y.
+            seeds: every client's stream, as in `fit`.
+            progress: as in `fit`.
+            epochs: every client's passes.
+        """
         rate = self.learning_rate * _fall(self.schedule, progress)
+        batches = [
+            [
+                np.arange(len(y)) if rows is None else rows.numpy()
+                for epoch in range(passes)
+                for rows in _batches(len(y), self.batch, seed.child("epoch", epoch))
+            ]
+            for (_, y), seed, passes in zip(data, seeds, epochs, strict=True)
+        ]
+        totals = descend(graph, task, flat, data, batches=batches, rate=rate)
+        return [
+            Fitted(steps=len(own), examples=len(y) * passes, loss=total / max(len(y) * passes, 1))
+            for own, (_, y), passes, total in zip(batches, data, epochs, totals, strict=True)
+        ]
+
+    @property
+    def _plain(self) -> bool:
+        more = (self.momentum, self.weight_decay, self.proximal, self.clip)
+        return self.optimizer == "sgd" and not any(more)
+
+    def _loop(
+        self,
+        model: Model,
+        task: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        progress: float,
+        epochs: int,
+        validate: Callable[[], float] | None,
+    ) -> Fitted:
+        rate = self.learning_rate * _fall(self.schedule, progress)
+        parameters = [p for p in model.module.parameters() if p.requires_grad]
         weights = model.layout.span("weights")
         flat, grad = model.flat[weights], model.grad[weights]
         anchor = flat.clone() if self.proximal else None
@@ -142,17 +223,20 @@ class LocalTraining:
         done = 0
         for epoch in range(epochs):
             for rows in _batches(len(y), self.batch, seed.child("epoch", epoch)):
-                grad.zero_()
                 inputs, targets = (x, y) if rows is None else (x[rows], y[rows])
                 loss = task.loss(model(inputs), targets)
-                loss.backward()
-                if self.weight_decay:
-                    grad.add_(flat, alpha=self.weight_decay)
-                if anchor is not None:
-                    grad.add_(flat - anchor, alpha=self.proximal)
-                if self.clip:
-                    grad.mul_(torch.clamp(self.clip / (grad.norm() + 1e-12), max=1.0))
-                move(rate)
+                if self._plain:
+                    _descend(loss, parameters, rate)
+                else:
+                    grad.zero_()
+                    loss.backward()
+                    if self.weight_decay:
+                        grad.add_(flat, alpha=self.weight_decay)
+                    if anchor is not None:
+                        grad.add_(flat - anchor, alpha=self.proximal)
+                    if self.clip:
+                        grad.mul_(torch.clamp(self.clip / (grad.norm() + 1e-12), max=1.0))
+                    move(rate)
                 total += loss.detach() * len(targets)
                 steps += 1
                 done += len(targets)
@@ -235,6 +319,15 @@ def _batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
     order = torch.from_numpy(seed.numpy().permutation(count).astype(np.int64))
     for start in range(0, count, batch):
         yield order[start : start + batch]
+
+
+def _descend(loss: Tensor, parameters: Sequence[Tensor], rate: float) -> None:
+    # The gradients as autograd made them: neither cleared nor copied into one vector. Same bits.
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    with torch.no_grad():
+        for weights, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                weights.add_(gradient, alpha=-rate)
 
 
 def _sgd(options: LocalTraining, flat: Tensor, grad: Tensor) -> Callable[[float], None]:

@@ -133,6 +133,13 @@ class Classification(_Scored):
         weight = logits.new_tensor(self.weights)
         return cross_entropy(logits, y, weight=weight, reduction="sum") / len(y)
 
+    def losses(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Return what `loss` is the mean of, `[rows]`."""
+        from torch.nn.functional import cross_entropy
+
+        weight = logits.new_tensor(self.weights) if self.weights else None
+        return cross_entropy(logits, y, weight=weight, reduction="none")
+
     def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
         """Sums over rows, `[length]` float64."""
         k = self.outputs
@@ -211,6 +218,12 @@ class MultiLabel(_Scored):
 
         return binary_cross_entropy_with_logits(logits, y)
 
+    def losses(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Return what `loss` is the mean of, `[rows]`."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, y, reduction="none").mean(1)
+
     def statistics(self, logits: "Tensor", y: "Tensor") -> np.ndarray:
         """Sums over rows, `[length]` float64."""
         z = logits.detach().cpu().double().numpy()
@@ -275,7 +288,11 @@ class Regression(_Scored):
 
     def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
         """Mean squared error in standard units. `logits` `[rows, 1]`, `y` `[rows]`."""
-        return ((logits.reshape(-1) - (y - self.mean) / self.scale) ** 2).mean()
+        return self.losses(logits, y).mean()
+
+    def losses(self, logits: "Tensor", y: "Tensor") -> "Tensor":
+        """Return what `loss` is the mean of, `[rows]`."""
+        return (logits.reshape(-1) - (y - self.mean) / self.scale) ** 2
 
     def predict(self, logits: np.ndarray) -> np.ndarray:
         """Return predictions in the target's own units, `[rows]`."""

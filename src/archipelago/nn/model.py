@@ -1,7 +1,9 @@
 """A network whose every tensor is a view of one flat vector."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
-from typing import Self, final
+from typing import Literal, Self, final
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout, Leaf
-from archipelago.nn.build import build, initialise
+from archipelago.nn.build import Network, build, initialise
 from archipelago.space.graph import Graph
 
 __all__ = ["Model"]
@@ -99,6 +101,25 @@ class Model:
     def eval(self) -> Self:
         """Switch dropout and batch statistics off, in place."""
         return self.train(False)
+
+    @property
+    def graph(self) -> Graph | None:
+        """What it was built from; None for a user's own network."""
+        return self.module.graph if isinstance(self.module, Network) else None
+
+    @contextmanager
+    def stored(self, order: Literal["channels-last", "plain"]) -> Iterator[None]:
+        """Compute on images in this order of memory inside the context."""
+        module = self.module
+        if not isinstance(module, Network):
+            yield
+            return
+        before = module.channels_last
+        module.channels_last = order == "channels-last"
+        try:
+            yield
+        finally:
+            module.channels_last = before
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the output for `x`, shapes `[examples, ...]`."""

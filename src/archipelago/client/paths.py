@@ -1,0 +1,86 @@
+"""How local training is computed: one rule on what is trained, never a timing.
+
+A timing at run time would make results depend on the machine's mood: the paths differ in the order
+of sums, so in the last bits. The rule and its reason are recorded with the run.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from archipelago.client.dense import OPS
+from archipelago.core.errors import IncompatibleParts
+from archipelago.space.graph import Graph
+
+__all__ = ["BLOCK", "Path", "PathName", "block", "choose"]
+
+PathName = Literal["flat", "dense", "channels-last"]
+
+BLOCK = 1 << 20
+"""Bytes of weights that a block of clients shares: a core's second-level cache."""
+
+_SHARES = 8
+"""Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """Which loop computes a client's training.
+
+    Attributes:
+        name: `flat` is the plain loop over one flat vector, `dense` the loop with a client axis,
+            `channels-last` the plain loop with images stored pixel by pixel.
+        reason: for the journal.
+    """
+
+    name: PathName
+    reason: str
+
+
+def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
+    """Return the path for a network.
+
+    Args:
+        wanted: a path's name, or `auto`.
+        graph: the network; None where it was not built from one.
+        task: what is learned; the dense path needs its losses row by row.
+        plain: the step is SGD and nothing else.
+
+    Raises:
+        IncompatibleParts: the path that was asked for cannot train this network.
+    """
+    fits = {
+        "flat": True,
+        "dense": graph is not None
+        and plain
+        and hasattr(task, "losses")
+        and all(node.op in OPS for node in graph.nodes),
+        "channels-last": graph is not None
+        and len(graph.input_shape) == 3
+        and any(node.op == "conv" for node in graph.nodes),
+    }
+    if wanted != "auto":
+        if not fits.get(wanted, False):
+            raise IncompatibleParts(
+                "this path cannot train this network",
+                got=wanted,
+                where="client.path",
+                fix="use 'auto': dense needs linear layers and plain SGD, channels-last images",
+            )
+        return Path(wanted, "set in the run file")  # pyright: ignore[reportArgumentType]
+    if fits["dense"]:
+        return Path("dense", "linear layers only, plain SGD")
+    if fits["channels-last"]:
+        return Path("channels-last", "convolutions over images")
+    return Path("flat", "the plain loop")
+
+
+def block(size: int, cohort: int) -> int:
+    """Return how many clients one task trains on the dense path.
+
+    A pure function of the round, so that the same clients share a block whatever the workers.
+
+    Args:
+        size: scalars of the model.
+        cohort: clients of the branch in this round.
+    """
+    return max(1, min(BLOCK // (4 * size), -(-cohort // _SHARES)))

@@ -1,0 +1,176 @@
+"""Every fast path against the plain loop; the rule that picks one."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from archipelago.client.paths import BLOCK, block, choose
+from archipelago.client.training import LocalTraining
+from archipelago.core.errors import IncompatibleParts
+from archipelago.core.seeds import Seed
+from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.nn.build import initialise
+from archipelago.nn.model import Model
+from archipelago.space.graph import Graph, Node
+
+ONE = Seed(1)
+TOLERANCE = 2e-5
+"""Largest difference of a weight after a visit, where weights are of the order of 0.1."""
+
+
+def linear(name, source, features):
+    return Node(name, "linear", (source,), (("features", features),))
+
+
+def act(name, source, fn):
+    return Node(name, "act", (source,), (("fn", fn),))
+
+
+def logistic(outputs=4):
+    return Graph((6,), (linear("out", "input", outputs),))
+
+
+def residual(fn="relu", outputs=4):
+    return Graph(
+        (1, 2, 3),
+        (
+            Node("flat", "flatten", ("input",)),
+            linear("a", "flat", 5),
+            act("b", "a", fn),
+            linear("c", "b", 5),
+            Node("d", "add", ("c", "b")),
+            act("e", "d", fn),
+            Node("out", "linear", ("e",), (("bias", False), ("features", outputs))),
+        ),
+    )
+
+
+def picture(channels=1):
+    return Graph(
+        (channels, 8, 8),
+        (
+            Node("a", "conv", ("input",), (("filters", 4), ("kernel", 3), ("padding", 1))),
+            act("b", "a", "relu"),
+            Node("c", "maxpool", ("b",), (("kernel", 2),)),
+            Node("d", "flatten", ("c",)),
+            linear("out", "d", 4),
+        ),
+    )
+
+
+def rows(graph, count, task, seed=0):
+    torch.manual_seed(seed)
+    x = torch.randn(count, *graph.input_shape)
+    match task.kind:
+        case "classification":
+            return x, torch.randint(0, 4, (count,))
+        case "multi-label":
+            return x, torch.randint(0, 2, (count, 4)).float()
+        case _:
+            return x, torch.randn(count)
+
+
+TASKS = [
+    Classification(classes=("a", "b", "c", "d")),
+    Classification(classes=("a", "b", "c", "d"), weights=(1.0, 2.0, 0.5, 1.0)),
+    MultiLabel(classes=("a", "b", "c", "d")),
+    Regression(mean=0.5, scale=2.0),
+]
+
+
+def trained(graph, task, x, y, training, *, seed=ONE, epochs=2):
+    model = Model.of_graph(graph, Seed(3))
+    done = training.fit(model, task, x, y, seed=seed, progress=0, epochs=epochs, validate=None)
+    return model.flat.clone(), done
+
+
+@pytest.mark.parametrize("task", TASKS, ids=["classes", "weighted", "labels", "number"])
+@pytest.mark.parametrize("fn", ["relu", "tanh", "gelu", "silu", "hardswish"])
+def test_dense_equals_the_plain_loop(task, fn):
+    graph = residual(fn, outputs=1 if task.kind == "regression" else 4)
+    x, y = rows(graph, 23, task)
+    slow, slow_done = trained(
+        graph, task, x, y, LocalTraining(path="flat", batch=5, learning_rate=0.2)
+    )
+    fast, fast_done = trained(graph, task, x, y, LocalTraining(batch=5, learning_rate=0.2))
+    assert LocalTraining().chosen(graph, task).name == "dense"
+    assert (slow - fast).abs().max() < TOLERANCE
+    assert (fast_done.steps, fast_done.examples) == (slow_done.steps, slow_done.examples)
+    assert fast_done.loss == pytest.approx(slow_done.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [0, 5, 8])
+def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
+    graph, task = residual(), TASKS[0]
+    counts, passes = [3, 21, 8, 1, 16], [2, 1, 3, 1, 2]
+    data = [rows(graph, count, task, seed) for seed, count in enumerate(counts)]
+    seeds = [Seed(9).child(client) for client in range(5)]
+    training = LocalTraining(batch=batch, learning_rate=0.2)
+    start = initialise(graph, Seed(3))
+    flat = start.expand(5, -1).clone()
+    done = training.fit_block(graph, task, flat, data, seeds=seeds, progress=0, epochs=passes)
+    for client, (x, y) in enumerate(data):
+        alone, one = trained(
+            graph, task, x, y, LocalTraining(path="flat", batch=batch, learning_rate=0.2),
+            seed=seeds[client], epochs=passes[client],
+        )  # fmt: skip
+        assert (alone - flat[client]).abs().max() < TOLERANCE
+        assert (one.steps, one.examples) == (done[client].steps, done[client].examples)
+        assert done[client].loss == pytest.approx(one.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_equals_the_plain_loop(channels):
+    graph, task = picture(channels), TASKS[0]
+    x, y = rows(graph, 17, task)
+    chosen = LocalTraining(batch=5, momentum=0.9)
+    assert chosen.chosen(graph, task).name == "channels-last"
+    slow, _ = trained(graph, task, x, y, LocalTraining(batch=5, momentum=0.9, path="flat"))
+    fast, _ = trained(graph, task, x, y, chosen)
+    assert (slow - fast).abs().max() < TOLERANCE
+
+
+def test_gradients_taken_from_autograd_give_the_bits_of_gradients_accumulated():
+    graph, task = picture(), TASKS[0]
+    x, y = rows(graph, 17, task)
+    training = LocalTraining(batch=5, path="flat", learning_rate=0.05)
+    fast, _ = trained(graph, task, x, y, training, epochs=1)
+    model = Model.of_graph(graph, Seed(3))
+    order = torch.from_numpy(Seed(1).child("epoch", 0).numpy().permutation(17).astype(np.int64))
+    with model.stored("plain"):
+        for start in range(0, 17, 5):
+            pick = order[start : start + 5]
+            model.zero_grad()
+            task.loss(model(x[pick]), y[pick]).backward()
+            with torch.no_grad():
+                model.weights.add_(model.weights_grad, alpha=-0.05)
+    assert torch.equal(fast, model.flat)
+
+
+def test_the_rule_and_its_reasons():
+    task = TASKS[0]
+    assert LocalTraining().chosen(logistic(), task).name == "dense"
+    assert LocalTraining(momentum=0.9).chosen(logistic(), task).name == "flat"
+    assert LocalTraining(patience=2).chosen(logistic(), task).name == "flat"
+    assert LocalTraining(path="flat").chosen(picture(), task).reason == "set in the run file"
+    assert choose("auto", None, task, plain=True).name == "flat"
+    with pytest.raises(IncompatibleParts, match="cannot train this network"):
+        LocalTraining(path="dense").chosen(picture(), task)
+
+
+def test_a_users_own_network_takes_the_plain_loop():
+    model = Model.of_module(nn.Linear(6, 4))
+    x, y = rows(logistic(), 9, TASKS[0])
+    before = model.flat.clone()
+    LocalTraining(batch=3).fit(
+        model, TASKS[0], x, y, seed=Seed(0), progress=0, epochs=1, validate=None
+    )
+    assert not torch.equal(before, model.flat)
+
+
+def test_blocks_are_a_pure_function_of_the_round():
+    assert block(7850, 100) == 13
+    assert block(7850, 10_000) == BLOCK // (4 * 7850)
+    assert block(1_600_000, 100) == 1
+    assert block(10, 1) == 1
