@@ -154,6 +154,11 @@ CORNERS = {
     "layer": lambda s: s.add("norm", style="layer"),
     "batch": lambda s: s.add("norm", style="batch"),
     "none": lambda s: s.add("norm", style="none"),
+    "group-plain": lambda s: s.add("norm", style="group", groups=2, affine=False),
+    "batch-plain": lambda s: s.add("norm", style="batch", affine=False),
+    "crop": lambda s: s.add("crop", start=2),
+    "resize-down": lambda s: s.add("resize", size=6),
+    "resize-up": lambda s: s.add("resize", size=13),
     "zero": lambda s: s.add(
         "add", s.add("zero", "input"), s.add("conv", "input", filters=4, kernel=1)
     ),
@@ -174,6 +179,18 @@ CORNERS = {
 @pytest.mark.parametrize("name", CORNERS)
 def test_each_operation_equals_torch(name, tmp_path):
     assert differs(corner(CORNERS[name]), tmp_path / "m.onnx") <= 1e-5
+
+
+@pytest.mark.parametrize("size", [5, 8, 10, 23])
+def test_pictures_are_resized_and_cropped_as_torch_does(size, tmp_path):
+    sketch = Sketch((2, 9, 7))
+    sketch.add("resize", size=size)
+    sketch.add("crop")
+    sketch.add("flatten")
+    sketch.add("linear", features=3)
+    graph = sketch.graph()
+    assert graph.shapes["resize0"] == (2, size, round(7 * size / 9 + 1e-9))
+    assert differs(graph, tmp_path / "m.onnx") <= 1e-5
 
 
 def test_every_operation_has_a_translator():

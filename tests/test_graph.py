@@ -3,13 +3,11 @@ import pickle
 from random import Random
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networks import agrees
 
 from archipelago.core.errors import ConfigError
-from archipelago.core.seeds import Seed
-from archipelago.nn.model import Model
 from archipelago.space.constraints import Constraint, parse
 from archipelago.space.graph import Graph, Node
 from archipelago.space.image_chain import ImageChain
@@ -78,39 +76,12 @@ def test_members_build_and_travel(family, shape, outputs, rng):
 @given(rng=st.integers(0, 2**32).map(Random))
 def test_torch_agrees_on_names_shapes_and_costs(family, shape, outputs, rng):
     graph = family.graph(family.space(shape, outputs).sample(rng), shape, outputs)
-    _agrees(graph, shape, outputs)
+    agrees(graph, shape, outputs)
 
 
 @every_case
 def test_the_baseline_is_a_network_too(family, shape, outputs):
-    _agrees(family.baseline(shape, outputs), shape, outputs)
-
-
-def _agrees(graph, shape, outputs):
-    model = Model.of_graph(graph, Seed(0)).train()
-    assert sum(p.numel() for p in model.module.parameters()) == graph.params
-    state = {name: tuple(tensor.shape) for name, tensor in model.module.state_dict().items()}
-    assert state == {leaf.name: leaf.shape for leaf in graph.layout.leaves}
-    counted = []
-    for name, child in model.module.named_children():
-        child.register_forward_hook(
-            lambda m, args, out, name=name: counted.append(_macs(name, m, args[0], out))
-        )
-    out = model(torch.randn(2, *shape))
-    assert out.shape == (2, outputs)
-    assert out.isfinite().all()
-    assert sum(counted) == graph.macs
-
-
-def _macs(name, module, x, out):
-    """Count from what torch computed: weights times the places where they are used."""
-    if isinstance(module, torch.nn.GRU):
-        return sum(p.numel() for n, p in module.named_parameters() if "weight" in n) * x.shape[1]
-    if isinstance(module, torch.nn.Linear):
-        return module.weight.numel()
-    if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d):
-        return module.weight.numel() * out[0, 0].numel()
-    return 0
+    agrees(family.baseline(shape, outputs), shape, outputs)
 
 
 def test_choices_without_effect_share_a_key():

@@ -15,12 +15,15 @@ def everything():
     sketch = Sketch((2, 9))
     start = sketch.conv(8, kernel=3, bias=False)
     sketch.norm("batch")
-    sketch.add("act", fn="gelu")
+    sketch.add("resize", size=10)
+    sketch.add("crop")
+    sketch.add("norm", style="batch", affine=False)
+    first = sketch.add("act", fn="gelu")
     side = sketch.conv(8, kernel=3, groups=8, after=start)
     sketch.norm("group")
     left = sketch.add("act", fn="tanh")
     none = sketch.add("zero", side)
-    both = sketch.add("add", left, none, "act2")
+    both = sketch.add("add", left, none, first)
     sketch.add("concat", both, start)
     sketch.add("maxpool", kernel=2)
     sketch.add("avgpool", kernel=3, stride=1, padding=1)
@@ -42,7 +45,7 @@ def test_every_operation_builds_with_the_layout_and_shape_of_its_graph():
     model = Model.of_graph(graph, Seed(0))
     assert set(model.module.state_dict()) == {leaf.name for leaf in graph.layout.leaves}
     assert sum(p.numel() for p in model.module.parameters()) == graph.params
-    assert graph.layout.span("stats") == slice(graph.params, graph.params + 16)
+    assert graph.layout.span("stats") == slice(graph.params, graph.params + 32)
     assert model(torch.randn(4, 2, 9)).shape == (4, *graph.outputs)
     # One row, also in training mode: a small client's last batch.
     assert model.train()(torch.randn(1, 2, 9)).isfinite().all()

@@ -47,6 +47,9 @@ from archipelago.engine.serial import Serial as Serial
 from archipelago.estimate.race import Race as Race
 from archipelago.estimate.rounds import Rounds as Rounds
 from archipelago.federation.cohort import Cohort as Cohort
+from archipelago.space.cell201 import NasBench201 as NasBench201
+from archipelago.space.cell201 import NasBench201Size as NasBench201Size
+from archipelago.space.darts import Darts as Darts
 from archipelago.space.dims import Choice as Choice
 from archipelago.space.dims import Range as Range
 from archipelago.space.dims import Repeat as Repeat
@@ -56,9 +59,12 @@ from archipelago.space.graph import Node as Node
 from archipelago.space.image_chain import ImageChain as ImageChain
 from archipelago.space.joint import Joint as Joint
 from archipelago.space.joint import Tune as Tune
+from archipelago.space.macro import Macro as Macro
+from archipelago.space.multi_branch import MultiBranch as MultiBranch
 from archipelago.space.series_chain import SeriesChain as SeriesChain
 from archipelago.space.space import Space as Space
 from archipelago.space.table_mlp import TableMlp as TableMlp
+from archipelago.space.zoo import Zoo as Zoo
 from archipelago.strategy.evolution import RegularizedEvolution as RegularizedEvolution
 from archipelago.strategy.grid import Grid as Grid
 from archipelago.strategy.random import Random as Random

@@ -45,6 +45,12 @@ CATALOG: Final[Catalog] = {
         "image-chain": "archipelago.space.image_chain:ImageChain",
         "series-chain": "archipelago.space.series_chain:SeriesChain",
         "table-mlp": "archipelago.space.table_mlp:TableMlp",
+        "multi-branch": "archipelago.space.multi_branch:MultiBranch",
+        "macro": "archipelago.space.macro:Macro",
+        "nas-bench-201": "archipelago.space.cell201:NasBench201",
+        "nas-bench-201-size": "archipelago.space.cell201:NasBench201Size",
+        "darts": "archipelago.space.darts:Darts",
+        "zoo": "archipelago.space.zoo:Zoo",
     },
     "tune": {"choices": "archipelago.space.joint:Tune"},
     "strategy": {

@@ -62,17 +62,18 @@ class Sheet:
 class _Place:
     """One node on its sheet: what a translator may ask."""
 
-    __slots__ = ("inputs", "settings", "shape", "sheet", "tensors")
+    __slots__ = ("inputs", "result", "settings", "shape", "sheet", "tensors")
 
     def __init__(
         self,
         sheet: Sheet,
         node: Node,
         inputs: Sequence[str],
-        shape: tuple[int, ...],
+        shapes: Mapping[str, tuple[int, ...]],
         views: Mapping[str, np.ndarray],
     ) -> None:
-        self.sheet, self.inputs, self.shape = sheet, tuple(inputs), shape
+        self.sheet, self.inputs = sheet, tuple(inputs)
+        self.shape, self.result = shapes[node.inputs[0]], shapes[node.name]
         self.settings: dict[str, Value] = node.settings
         own = f"{node.name}."
         self.tensors = {n.removeprefix(own): v for n, v in views.items() if n.startswith(own)}
@@ -104,7 +105,7 @@ def translate(sheet: Sheet, graph: Graph, flat: np.ndarray, x: str) -> str:
     values = {INPUT: x}
     for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
-        place = _Place(sheet, node, inputs, shapes[node.inputs[0]], views)
+        place = _Place(sheet, node, inputs, shapes, views)
         values[node.name] = TRANSLATORS[node.op](place)
     return values[graph.nodes[-1].name]
 
@@ -149,8 +150,11 @@ def _norm(at: _Place) -> str:
     sheet, style = at.sheet, at.settings["style"]
     if style == "none":
         return at.x
+    channels = at.shape[0]
+    affine = {"weight": np.ones(channels), "bias": np.zeros(channels), **at.tensors}
     if style == "batch":
-        tensors = at.put("weight", "bias", "running_mean", "running_var")
+        names = ("weight", "bias", "running_mean", "running_var")
+        tensors = [sheet.tensor(affine[name]) for name in names]
         return sheet.op("BatchNormalization", at.x, *tensors, epsilon=_EPSILON)
     # One row of numbers a group, normalised as a "channel"; then the channels' own affine. ONNX's
     # GroupNormalization changed its meaning between opsets 18 and 21: this one means one thing.
@@ -158,15 +162,19 @@ def _norm(at: _Place) -> str:
     ones, zeros = sheet.tensor(np.ones(groups)), sheet.tensor(np.zeros(groups))
     rows = sheet.reshape(at.x, 0, groups, prod(at.shape) // groups)
     rows = sheet.op("InstanceNormalization", rows, ones, zeros, epsilon=_EPSILON)
-    affine = [-1, *(1 for _ in at.shape[1:])]
-    weight, bias = (sheet.tensor(at.tensors[n].reshape(affine)) for n in ("weight", "bias"))
-    return sheet.op("Add", sheet.op("Mul", sheet.reshape(rows, 0, *at.shape), weight), bias)
+    rows = sheet.reshape(rows, 0, *at.shape)
+    if not at.settings["affine"]:
+        return rows
+    form = [-1, *(1 for _ in at.shape[1:])]
+    weight, bias = (sheet.tensor(affine[n].reshape(form)) for n in ("weight", "bias"))
+    return sheet.op("Add", sheet.op("Mul", rows, weight), bias)
 
 
 def _act(at: _Place) -> str:
     if at.settings["fn"] == "silu":
         return at.sheet.op("Mul", at.x, at.sheet.op("Sigmoid", at.x))
     kinds = {"relu": "Relu", "gelu": "Gelu", "tanh": "Tanh", "hardswish": "HardSwish"}
+    kinds["sigmoid"] = "Sigmoid"
     return at.sheet.op(kinds[str(at.settings["fn"])], at.x)
 
 
@@ -201,6 +209,23 @@ def _zero(at: _Place) -> str:
     return at.sheet.op("ConstantOfShape", at.sheet.op("Shape", at.x))
 
 
+def _crop(at: _Place) -> str:
+    start, axes = [at.whole("start")] * at.space, list(range(2, 2 + at.space))
+    bounds = (start, [*at.shape[1:]], axes)
+    return at.sheet.op("Slice", at.x, *(at.sheet.tensor(value, np.int64) for value in bounds))
+
+
+def _resize(at: _Place) -> str:
+    # Sizes, not scales: a scale is rounded to float32 and may lose a pixel.
+    return at.sheet.op(
+        "Resize",
+        *(at.x, "", "", at.sheet.tensor(at.result[1:], np.int64)),
+        axes=list(range(2, 2 + at.space)),
+        mode="linear",
+        coordinate_transformation_mode="half_pixel",
+    )
+
+
 def _pass(at: _Place) -> str:
     return at.x
 
@@ -219,6 +244,8 @@ TRANSLATORS: Mapping[str, Callable[[_Place], str]] = {
     "dropout": _pass,
     "gru": _gru,
     "identity": _pass,
+    "crop": _crop,
+    "resize": _resize,
     "zero": _zero,
 }
 """Every operation of `space.ops.OPS`."""

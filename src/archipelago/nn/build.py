@@ -1,5 +1,6 @@
 """A graph becomes a torch module; its tensors have the names and shapes of `graph.layout`."""
 
+from collections.abc import Mapping
 from typing import final
 
 import torch
@@ -19,6 +20,7 @@ _FUNCTIONS = {
     "tanh": torch.tanh,
     "hardswish": F.hardswish,
     "silu": F.silu,
+    "sigmoid": torch.sigmoid,
 }
 
 
@@ -34,10 +36,10 @@ class BatchNorm(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, affine: bool = True) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.ones(channels)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(channels)) if affine else None
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
@@ -53,10 +55,12 @@ class BatchNorm(nn.Module):
 class Function(nn.Module):
     """An operation without tensors."""
 
-    def __init__(self, op: str, settings: dict[str, Value]) -> None:
+    def __init__(self, op: str, settings: dict[str, Value], space: tuple[int, ...]) -> None:
         super().__init__()
         self.op = op
         self.fn = str(settings.get("fn", ""))
+        self.start = int(settings.get("start", 0))
+        self.space = space
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Apply it to the batch, shape `[examples, ...]`."""
@@ -71,6 +75,14 @@ class Function(nn.Module):
                 return torch.cat(inputs, 1)
             case "zero":
                 return torch.zeros_like(inputs[0])
+            case "crop":
+                cut = inputs[0]
+                for axis in range(2, cut.ndim):
+                    cut = cut.narrow(axis, self.start, cut.shape[axis] - self.start)
+                return cut
+            case "resize":
+                mode = "linear" if len(self.space) == 1 else "bilinear"
+                return F.interpolate(inputs[0], self.space, mode=mode, align_corners=False)
             case _:  # add; identity is an add of one
                 total = inputs[0]
                 for other in inputs[1:]:
@@ -102,7 +114,7 @@ class Network(nn.Module):
                     where=f"node {node.name!r}",
                     fix="give the node another name",
                 )
-            self.add_module(node.name, _module(node, [shapes[name] for name in node.inputs]))
+            self.add_module(node.name, _module(node, shapes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the output for `x`: `[examples, *input_shape]` -> `[examples, *outputs]`."""
@@ -167,8 +179,8 @@ def initialise(graph: Graph, seed: Seed) -> Tensor:
     return flat
 
 
-def _module(node: Node, shapes: list[tuple[int, ...]]) -> nn.Module:
-    settings, shape = node.settings, shapes[0]
+def _module(node: Node, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+    settings, shape = node.settings, shapes[node.inputs[0]]
 
     def whole(name: str) -> int:
         return int(settings[name])
@@ -200,14 +212,14 @@ def _module(node: Node, shapes: list[tuple[int, ...]]) -> nn.Module:
                 count_include_pad=False,
             )
         case "norm" if settings["style"] == "batch":
-            return BatchNorm(shape[0])
+            return BatchNorm(shape[0], affine=bool(settings["affine"]))
         case "norm" if settings["style"] != "none":
             groups = whole("groups") if settings["style"] == "group" else 1
-            return nn.GroupNorm(groups, shape[0])
+            return nn.GroupNorm(groups, shape[0], affine=bool(settings["affine"]))
         case "dropout":
             return nn.Dropout(float(settings["rate"]))
         case "gru":
             both = bool(settings["bidirectional"])
             return nn.GRU(shape[0], whole("hidden"), batch_first=True, bidirectional=both)
         case _:
-            return Function(node.op, settings)
+            return Function(node.op, settings, shapes[node.name][1:])

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from archipelago.core.checks import at_least, one_of
-from archipelago.core.errors import ConfigError
+from archipelago.core.errors import ConfigError, IncompatibleParts
 from archipelago.core.trial import Arch
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
 
-__all__ = ["ByGraph", "Family", "known_words", "odd_sizes", "sizes"]
+__all__ = ["ByGraph", "Family", "image", "known_words", "odd_sizes", "sizes"]
 
 
 @runtime_checkable
@@ -73,3 +73,14 @@ def known_words(where: str, values: Sequence[str], known: Sequence[str]) -> None
         raise ConfigError("offer at least one", where=where)
     for value in values:
         one_of(where, value, known)
+
+
+def image(name: str, shape: tuple[int, ...]) -> None:
+    """Raise `IncompatibleParts` unless rows of this shape are pictures."""
+    if len(shape) != 3:
+        raise IncompatibleParts(
+            f"{name} needs images (channels, height, width)",
+            got=shape,
+            where="space.kind",
+            fix="use series-chain for series, table-mlp for tables",
+        )

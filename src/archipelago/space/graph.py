@@ -192,7 +192,7 @@ class Graph:
             if node.op == "norm" and settings["style"] != "group":
                 # Layer norm is group norm with one group.
                 style = "group" if settings["style"] == "layer" else settings["style"]
-                settings = {"style": style, "groups": 1}
+                settings = {**settings, "style": style, "groups": 1}
             if node.op in ("maxpool", "avgpool"):
                 settings = {**settings, "stride": settings["stride"] or settings["kernel"]}
             lines.append((node.op, inputs, sorted(settings.items())))

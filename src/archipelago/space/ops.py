@@ -14,7 +14,7 @@ from archipelago.core.trial import Value
 
 __all__ = ["ACTIVATIONS", "MOST_SCALARS", "NORMS", "OPS", "Measure", "State", "complete", "measure"]
 
-ACTIVATIONS = ("relu", "gelu", "tanh", "hardswish", "silu")
+ACTIVATIONS = ("relu", "gelu", "tanh", "hardswish", "silu", "sigmoid")
 NORMS = ("group", "batch", "layer", "none")
 MOST_SCALARS = 2**28
 """Scalars in one activation or tensor: 1 GiB of float32. A graph read from a file is bounded."""
@@ -189,12 +189,32 @@ def _globalpool(_: Attrs, inputs: Sequence[Shape]) -> Measure:
     return Measure((inputs[0][0],))
 
 
+def _crop(attrs: Attrs, inputs: Sequence[Shape]) -> Measure:
+    shape = inputs[0]
+    _spatial("crop", shape)
+    return Measure((shape[0], *(max(0, size - _whole(attrs, "start")) for size in shape[1:])))
+
+
+def _resize(attrs: Attrs, inputs: Sequence[Shape]) -> Measure:
+    shape = inputs[0]
+    _spatial("resize", shape)
+    longest, size = max(shape[1:]), _whole(attrs, "size")
+    # Half up, in whole numbers: the same on every machine.
+    return Measure(
+        (shape[0], *(max(1, (2 * s * size + longest) // (2 * longest)) for s in shape[1:]))
+    )
+
+
 def _norm(attrs: Attrs, inputs: Sequence[Shape]) -> Measure:
     shape, style = inputs[0], attrs["style"]
     channels = shape[0]
     if style == "none":
         return Measure(shape)
-    affine = (State("weight", (channels,), fill=1.0), State("bias", (channels,)))
+    affine = (
+        (State("weight", (channels,), fill=1.0), State("bias", (channels,)))
+        if attrs["affine"]
+        else ()
+    )
     if style == "batch":
         mean = State("running_mean", (channels,), "stats")
         variance = State("running_var", (channels,), "stats", fill=1.0)
@@ -273,7 +293,14 @@ OPS: Mapping[str, Op] = {
     "maxpool": _POOL,
     "avgpool": _POOL,
     "globalpool": Op({}, _globalpool),
-    "norm": Op({"style": Attr(str, "group", options=NORMS), "groups": Attr(int, 1, 1)}, _norm),
+    "norm": Op(
+        {
+            "style": Attr(str, "group", options=NORMS),
+            "groups": Attr(int, 1, 1),
+            "affine": Attr(bool, True),
+        },
+        _norm,
+    ),
     "act": Op({"fn": Attr(str, "relu", options=ACTIVATIONS)}, _same),
     "add": Op({}, _add, MANY),
     "concat": Op({}, _concat, MANY),
@@ -281,6 +308,10 @@ OPS: Mapping[str, Op] = {
     "dropout": Op({"rate": Attr(float, high=0.99)}, _same),
     "gru": Op({"hidden": Attr(int, low=1), "bidirectional": Attr(bool, False)}, _gru),
     "identity": Op({}, _same),
+    "crop": Op({"start": Attr(int, 1, 1)}, _crop),
+    "resize": Op({"size": Attr(int, low=1, high=4096)}, _resize),
     "zero": Op({}, _same),
 }
-"""Every operation. `zero` gives zeros of its input's shape: an absent edge of a cell."""
+"""Every operation. `zero` gives zeros of its input's shape: an absent edge of a cell; `crop` leaves
+out the first rows and columns; `resize` brings the longest side to a size, linearly between pixels.
+"""

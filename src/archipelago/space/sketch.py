@@ -120,6 +120,12 @@ class Sketch:
         self.add("linear", *([after] if after else []), features=features)
         return self.add("act", fn=fn)
 
-    def graph(self) -> Graph:
-        """Return what was drawn."""
-        return Graph(self._shapes[INPUT], tuple(self._nodes))
+    def graph(self, *, prune: bool = False) -> Graph:
+        """Return what was drawn; with `prune`, without what the last node does not need."""
+        nodes = list(self._nodes)
+        if prune:
+            needed = {nodes[-1].name}
+            for node in reversed(nodes):
+                needed |= {*node.inputs} if node.name in needed else set()
+            nodes = [node for node in nodes if node.name in needed]
+        return Graph(self._shapes[INPUT], tuple(nodes))
