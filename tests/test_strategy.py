@@ -32,7 +32,12 @@ def strategy(request):
 
 def scored(proposal):
     score = sum(v for k, v in proposal.arch.items() if k.endswith("width"))
-    return Outcome(number=proposal.number, arch=proposal.arch, score=float(score))
+    return Outcome(
+        number=proposal.number,
+        arch=proposal.arch,
+        score=float(score),
+        fidelity=proposal.fidelity,
+    )
 
 
 def run(strategy, batches, *, through_json=False, space=SPACE):
@@ -54,16 +59,19 @@ def test_proposals_are_numbered_members_and_never_repeat(strategy):
     seen = run(strategy, 12)
     assert [p.number for p in seen] == list(range(len(seen)))
     assert all(p.arch in SPACE for p in seen)
-    assert len({SPACE.canonical(p.arch) for p in seen}) == len(seen)
+    # A point comes again only to be trained for longer.
+    assert len({(SPACE.canonical(p.arch), p.fidelity) for p in seen}) == len(seen)
+    assert all(p.parent is None or p.parent < p.number for p in seen)
 
 
 def test_asking_for_more_than_the_space_holds_gives_what_there_is(strategy):
     state, proposals = strategy.ask(strategy.init(SMALL, Seed(0)), 50)
-    state = strategy.tell(
-        state, [Outcome(number=p.number, arch=p.arch, score=0.0) for p in proposals]
-    )
     assert len(proposals) == 6
-    assert strategy.ask(state, 1)[1] == ()
+    for _ in range(9):
+        state = strategy.tell(state, [scored(p) for p in proposals])
+        state, proposals = strategy.ask(state, 50)
+        assert all(p.parent is not None for p in proposals), "only promotions are left"
+    assert proposals == ()
 
 
 def test_constraints_hold_before_anything_is_trained(strategy):

@@ -65,8 +65,12 @@ from archipelago.space.series_chain import SeriesChain as SeriesChain
 from archipelago.space.space import Space as Space
 from archipelago.space.table_mlp import TableMlp as TableMlp
 from archipelago.space.zoo import Zoo as Zoo
+from archipelago.strategy.asha import Asha as Asha
+from archipelago.strategy.bohb import Bohb as Bohb
 from archipelago.strategy.evolution import RegularizedEvolution as RegularizedEvolution
 from archipelago.strategy.grid import Grid as Grid
+from archipelago.strategy.halving import SuccessiveHalving as SuccessiveHalving
+from archipelago.strategy.hyperband import Hyperband as Hyperband
 from archipelago.strategy.random import Random as Random
 from archipelago.study.plan import Plan as Plan
 from archipelago.study.plan import plan as plan

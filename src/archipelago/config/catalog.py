@@ -57,6 +57,10 @@ CATALOG: Final[Catalog] = {
         "regularized-evolution": "archipelago.strategy.evolution:RegularizedEvolution",
         "random": "archipelago.strategy.random:Random",
         "grid": "archipelago.strategy.grid:Grid",
+        "successive-halving": "archipelago.strategy.halving:SuccessiveHalving",
+        "hyperband": "archipelago.strategy.hyperband:Hyperband",
+        "asha": "archipelago.strategy.asha:Asha",
+        "bohb": "archipelago.strategy.bohb:Bohb",
     },
     "estimator": {
         "race": "archipelago.estimate.race:Race",

@@ -213,4 +213,8 @@ def _better(outcome: Outcome, champion: Champion | None) -> bool:
     # A dropped candidate lost to one that was not: its score is of an earlier round.
     if outcome.status != "done" or outcome.score == float("-inf"):
         return False
-    return champion is None or outcome.score > champion.outcome.score
+    if champion is None:
+        return True
+    # Scores of different fidelities do not compare: what was trained for longer goes first.
+    best = champion.outcome
+    return (outcome.fidelity, outcome.score) > (best.fidelity, best.score)

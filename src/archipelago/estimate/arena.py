@@ -14,7 +14,7 @@ from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph
 from archipelago.space.joint import settings
 
-__all__ = ["Arena", "Estimator", "Step", "begin", "judge", "outcomes", "settle"]
+__all__ = ["Arena", "Estimator", "Step", "begin", "judge", "outcomes", "settle", "share"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,10 +73,10 @@ def begin(
     arena: Arena,
     *,
     cohorts: Sequence[tuple[int, ...]],
-    rounds: int,
+    rounds: Sequence[int],
     validators: int,
 ) -> Heat:
-    """Return a heat whose branches start from scratch, each with its cohort."""
+    """Return a heat whose branches start from scratch, each with its cohort and its rounds."""
     seed = arena.federation.seed.child(arena.phase)
     drawn = arena.scorers
     if validators and validators < len(drawn):
@@ -87,7 +87,7 @@ def begin(
         )
         drawn = tuple(sorted(drawn[index] for index in chosen))
     branches: list[Branch] = []
-    for proposal, cohort in zip(proposals, cohorts, strict=True):
+    for proposal, cohort, budget in zip(proposals, cohorts, rounds, strict=True):
         graph = arena.graph(proposal.arch)
         branches.append(
             Branch(
@@ -95,7 +95,7 @@ def begin(
                 graph=graph,
                 flat=initialise(graph, seed.child("weights", proposal.number)),
                 cohort=cohort,
-                rounds=max(1, round(rounds * proposal.fidelity)),
+                rounds=budget,
                 settings=settings(proposal.arch),
             )
         )
@@ -105,6 +105,11 @@ def begin(
         branches=tuple(branches),
         validators=drawn,
     )
+
+
+def share(rounds: int, fidelity: float) -> int:
+    """Return the rounds that a fidelity buys; at least one."""
+    return max(1, round(rounds * fidelity))
 
 
 def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:

@@ -11,7 +11,7 @@ from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
-from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle
+from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import Scores, step
 
@@ -111,7 +111,7 @@ class Race:
             generation,
             arena,
             cohorts=cohorts,
-            rounds=self.budget(generation),
+            rounds=[share(self.budget(generation), p.fidelity) for p in proposals],
             validators=self.validators,
         )
 

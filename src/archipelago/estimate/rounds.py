@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import ceil, sqrt
 from typing import Literal
 
 from archipelago.core.checks import at_least
 from archipelago.core.trial import Proposal
-from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle
+from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import step
 
@@ -26,6 +27,8 @@ class Rounds:
         patience: checkpoints without a lower validation loss before a branch has converged;
             0 uses every round.
         validators: clients that score; 0 takes all.
+        spend: what a proposal's fidelity buys: `rounds`, `clients` that train it, or the root of
+            it in `both`. Fewer clients are always among the more, so that nothing else differs.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
@@ -37,6 +40,7 @@ class Rounds:
     every: int = 0
     patience: int = 0
     validators: int = 0
+    spend: Literal["rounds", "clients", "both"] = "rounds"
 
     def __post_init__(self) -> None:
         at_least("estimator.rounds", self.rounds, 1)
@@ -51,13 +55,14 @@ class Rounds:
         return self.candidates
 
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
-        """Give every branch all clients."""
+        """Give every branch all clients, or the share of clients and rounds of its fidelity."""
+        longer = [self._split(proposal.fidelity) for proposal in proposals]
         return begin(
             proposals,
             generation,
             arena,
-            cohorts=[arena.clients] * len(proposals),
-            rounds=self.rounds,
+            cohorts=[_first(arena, clients) for _, clients in longer],
+            rounds=[share(self.rounds, rounds) for rounds, _ in longer],
             validators=self.validators,
         )
 
@@ -72,6 +77,16 @@ class Rounds:
             if not any(branch.alive for branch in heat.branches):
                 heat = replace(heat, outcomes=outcomes(heat))
             yield settle(heat, done, scores)
+
+    def _split(self, fidelity: float) -> tuple[float, float]:
+        """Return the shares of rounds and of clients whose product is `fidelity`."""
+        match self.spend:
+            case "rounds":
+                return fidelity, 1.0
+            case "clients":
+                return 1.0, fidelity
+            case "both":
+                return sqrt(fidelity), sqrt(fidelity)
 
     def _due(self, branch: Branch) -> bool:
         checkpoint = bool(self.every) and branch.round % self.every == 0
@@ -88,3 +103,13 @@ class Rounds:
             if len(losses) - 1 - best >= self.patience:
                 return branch.end("done", f"converged after {branch.round} rounds")
         return branch
+
+
+def _first(arena: Arena, part: float) -> tuple[int, ...]:
+    """Return this share of the clients, rounded up: the first in an order drawn once a stage."""
+    clients = arena.clients
+    count = ceil(part * len(clients) - 1e-9)
+    if count >= len(clients):
+        return clients
+    order = arena.federation.seed.child(arena.phase, "order").numpy().permutation(len(clients))
+    return tuple(sorted(clients[index] for index in order[:count]))

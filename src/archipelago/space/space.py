@@ -235,6 +235,10 @@ class Space:
             self._known[places] = key
         return key
 
+    def complete(self, known: Mapping[str, Value], rng: Random) -> dict[str, Value]:
+        """Return a member that keeps what of `known` belongs; what is missing is drawn."""
+        return self._complete(known, lambda slot: rng.choice(slot.options))
+
     def _complete(self, known: Mapping[str, Value], fill: Fill) -> dict[str, Value]:
         """Keep what of `known` belongs, drop the rest, and fill in what is missing."""
         arch: dict[str, Value] = {}

@@ -35,9 +35,9 @@ def searched(journal: Journal) -> list[Outcome]:
 
 
 def ranked(outcomes: list[Outcome]) -> list[Outcome]:
-    """Return them best first: those that finished, the dropped, the failed."""
+    """Return them best first: finished (full trainings first), dropped, failed."""
     order = {"done": 0, "dropped": 1, "failed": 2}
-    return sorted(outcomes, key=lambda o: (order[o.status], -o.score, o.number))
+    return sorted(outcomes, key=lambda o: (order[o.status], -o.fidelity, -o.score, o.number))
 
 
 def gather(journal: Journal) -> page.Findings:

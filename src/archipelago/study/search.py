@@ -367,7 +367,7 @@ class Study:
                         "cost": journal.cost(name)["macs"],
                     },
                 )
-        best = max(searched(journal), key=lambda o: (o.status == "done", o.score, -o.number))
+        best = ranked(searched(journal))[0]
         self._result = Result(self.directory, best, ours.metrics, differences)
 
     def _shown(self, name: str, at: Position, step: Step, journal: Journal) -> Iterator[Event]:
