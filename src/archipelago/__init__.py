@@ -28,6 +28,7 @@ _HOME: dict[str, str] = {
     "FedSgd": "client.training",
     "Files": "data.sources.files",
     "Final": "driver.budget",
+    "Governance": "config.governance",
     "Graph": "space.graph",
     "Grid": "strategy.grid",
     "Hyperband": "strategy.hyperband",

@@ -5,6 +5,7 @@ from archipelago.aggregate.server import ServerSgd as ServerSgd
 from archipelago.aggregate.server import ServerYogi as ServerYogi
 from archipelago.client.training import FedSgd as FedSgd
 from archipelago.client.training import LocalTraining as LocalTraining
+from archipelago.config.governance import Governance as Governance
 from archipelago.config.load import dumps as dumps
 from archipelago.config.load import load as load
 from archipelago.config.load import loads as loads

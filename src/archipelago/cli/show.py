@@ -1,6 +1,7 @@
 """Records as lines of text."""
 
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
@@ -11,9 +12,20 @@ from archipelago.config.load import preset, presets
 from archipelago.journal.runs import RunLine
 
 if TYPE_CHECKING:
+    from archipelago.core.meter import MeterRow
+    from archipelago.data.quality import Finding, Inspection
     from archipelago.study.plan import Plan
 
-__all__ = ["columns", "part_lines", "plan_lines", "preset_lines", "run_lines"]
+__all__ = [
+    "columns",
+    "finding_lines",
+    "inspection_lines",
+    "part_lines",
+    "plan_lines",
+    "preset_lines",
+    "run_lines",
+    "traffic_line",
+]
 
 _WIDTH = 100
 
@@ -70,6 +82,48 @@ def run_lines(lines: Sequence[RunLine]) -> Iterator[str]:
         for run in lines
     ]
     yield from columns([heading, *rows])
+
+
+def inspection_lines(seen: "Inspection") -> Iterator[str]:
+    """Yield the verdict on each silo's data, and what is not used."""
+    counts = Counter(finding.silo for finding in seen.findings)
+    rows = [
+        (silo, f"{count} train rows", _remarks(counts[silo]))
+        for silo, count in seen.rows_by_silo.items()
+    ]
+    yield from columns(rows)
+    yield from finding_lines(seen.findings)
+    yield from seen.notes
+
+
+def finding_lines(findings: Sequence["Finding"]) -> Iterator[str]:
+    """Yield each suspicion with its number and what to look at."""
+    if not findings:
+        yield "data: nothing suspicious"
+        return
+    rows = [
+        (
+            f.silo,
+            f.what,
+            f.column or "(rows)",
+            f"{f.amount:+.1f} sd" if f.what == "drift" and abs(f.amount) > 1 else f"{f.amount:.0%}",
+            f.advice,
+        )
+        for f in findings
+    ]
+    yield "data, to be judged by you:"
+    yield from columns(rows, indent="  ")
+
+
+def traffic_line(meter: Sequence["MeterRow"]) -> str:
+    """Return what left the silos, in a sentence."""
+    up = sum(row.bytes_up for row in meter)
+    what = "counts, sums, class names and categories that several rows share"
+    return f"{len(meter)} answers left the silos, {amount(up, 'B')}: {what}; no row"
+
+
+def _remarks(count: int) -> str:
+    return "no remark" if not count else f"{count} remark" + ("s" if count > 1 else "")
 
 
 def plan_lines(plan: "Plan") -> Iterator[str]:

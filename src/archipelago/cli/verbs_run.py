@@ -36,28 +36,70 @@ def demo(
 
 def new(
     preset: Annotated[
-        str, typer.Argument(metavar="[PRESET]", help="Left out: they are listed.")
+        str, typer.Argument(metavar="[PRESET]", help="Left out, without --data: they are listed.")
     ] = "",
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Default: PRESET.toml.")
+        Path | None, typer.Argument(metavar="[FILE]", help="Default: PRESET.toml, or run.toml.")
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data",
+            metavar="SILOS",
+            help="Your own: a folder, a file or a pattern; may be repeated.",
+        ),
+    ] = None,
+    label: Annotated[
+        str, typer.Option(metavar="COLUMN", help="With --data: what is predicted.")
+    ] = "",
+    client: Annotated[
+        str, typer.Option(metavar="COLUMN", help="With --data: whose row it is, in one file.")
+    ] = "",
 ) -> None:
-    """Copy a preset to a run file of your own."""
+    """Write a run file: from your silos with --data, each value with its reason; or a preset's."""
     from archipelago.cli.show import preset_lines
     from archipelago.config.load import preset as text_of
     from archipelago.core.errors import ConfigError
 
+    if data:
+        if file is not None:
+            fix = "archipelago new --data SILOS --label COLUMN [FILE]"
+            raise ConfigError("a preset and --data exclude each other", got=preset, fix=fix)
+        _drafted(data, label, client, Path(preset or "run.toml"))
+        return
     if not preset:
         print("\n".join(preset_lines()))
         return
-    text, path = text_of(preset), file or Path(f"{preset}.toml")
+    path = file or Path(f"{preset}.toml")
+    _create(path, text_of(preset))
+    print(f"wrote {path}; next: archipelago plan {path}")
+
+
+def _drafted(data: list[str], label: str, client: str, file: Path) -> None:
+    from archipelago.cli.show import inspection_lines, traffic_line
+    from archipelago.core.errors import ConfigError
+    from archipelago.data.sources.locate import locate
+    from archipelago.study.draft import draft
+
+    if file.exists():
+        fix = "name another file: archipelago new --data SILOS --label COLUMN FILE"
+        raise ConfigError("this file exists", where=str(file), fix=fix)
+    made = draft(locate(data, label=label, client=client), file=file)
+    _create(file, made.text)
+    print("\n".join(inspection_lines(made.inspection)))
+    print(traffic_line(made.meter))
+    print(f"wrote {file}; next: archipelago check {file}")
+
+
+def _create(path: Path, text: str) -> None:
+    from archipelago.core.errors import ConfigError
+
     try:
         with path.open("x", encoding="utf-8") as stream:
             stream.write(text)
     except FileExistsError:
-        fix = f"name another file: archipelago new {preset} FILE"
+        fix = "name another file: archipelago new ... FILE"
         raise ConfigError("this file exists", where=str(path), fix=fix) from None
-    print(f"wrote {path}; next: archipelago plan {path}")
 
 
 def check(file: _File, settings: _Set = None) -> None:
@@ -69,6 +111,13 @@ def check(file: _File, settings: _Set = None) -> None:
 
     found = estimate(run)
     print(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
+    from archipelago.cli.show import finding_lines
+    from archipelago.core.seeds import Seed
+    from archipelago.data.quality import inspect
+
+    seed = Seed(run.seed).child("data")
+    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed)
+    print("\n".join(finding_lines(seen.findings)))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:

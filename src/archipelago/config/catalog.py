@@ -85,6 +85,7 @@ CATALOG: Final[Catalog] = {
     },
     "budget": {"trials": "archipelago.driver.budget:Budget"},
     "final": {"rounds": "archipelago.driver.budget:Final"},
+    "governance": {"stated": "archipelago.config.governance:Governance"},
 }
 
 

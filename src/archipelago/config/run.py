@@ -50,6 +50,7 @@ class Run:
         engine: where clients' work is computed.
         budget: when the search ends.
         final: how the winner is trained to the end.
+        governance: what the report states of the right to use the data.
 
     Example:
         >>> Run(seed=3).seed
@@ -76,6 +77,7 @@ class Run:
     engine: Any = _section("engine")
     budget: Any = _section("budget")
     final: Any = _section("final")
+    governance: Any = _section("governance")
 
     def __post_init__(self) -> None:
         if not self.name.strip():

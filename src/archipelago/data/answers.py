@@ -51,14 +51,26 @@ class LocalRows:
 
 
 def answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Compute what the server asks for: `schema`, `columns`, `histograms` or `quality`."""
+    """Compute what the server asks for: `label`, `schema`, `columns`, `histograms`, `quality`."""
     known = {
+        "label": _label,
         "schema": _schema,
         "columns": _columns,
         "histograms": _histograms,
         "quality": quality_answer,
     }
     return known[request["ask"]](rows, request)
+
+
+def _label(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Count what the label column could be, before anybody has named the task."""
+    if rows.labels is None:
+        raise AssertionError("the label column is asked for as it stands")
+    joined = dict.fromkeys(request["separators"], 0)
+    if rows.labels.dtype.kind == "U":
+        for mark in joined:
+            joined[mark] = int((np.char.find(rows.labels, mark) >= 0).sum())
+    return {**evidence(rows.labels), "rows": len(rows.labels), "joined": joined}
 
 
 def moments(values: np.ndarray) -> list[float]:
@@ -148,10 +160,10 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     Returns:
         `duplicates` (rows equal to an earlier one), `conflicts` (rows equal to one of another
         label), `base` (share of the commonest label) and for each column how well it alone gives
-        the label, in `purity` (share of rows that have the commonest label of their value).
+        the label: in `purity` (share of rows that have the commonest label of their value), or
+        for a numeric target in `correlation` (absolute, of the numeric `columns` asked for).
     """
     x = _table(rows)
-    del request
     codes = [_codes(column) for column in x.values()]
     whole = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
     label = rows.labels if rows.labels is not None else rows.target
@@ -164,7 +176,12 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
         "conflicts": int(len(whole) - common) if pairs > groups else 0,
         "base": float(np.bincount(kinds).max() / len(kinds)),
         "purity": {},
+        "correlation": {},
     }
+    if rows.target is not None:
+        for name, spec in request["columns"].items():
+            values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
+            out["correlation"][name] = _correlation(values, rows.target)
     if rows.labels is not None:
         for name, code in zip(x, codes, strict=True):
             # a value that one row has says nothing: only values shared by two rows and more count
@@ -189,6 +206,15 @@ def _commonest(value: np.ndarray, kinds: np.ndarray) -> int:
     best = np.zeros(int(value.max()) + 1, np.int64)
     np.maximum.at(best, table // width, counts)
     return int(best.sum())
+
+
+def _correlation(values: np.ndarray, target: np.ndarray) -> float:
+    """Return the absolute correlation over rows that have the value; 0 where it is undefined."""
+    there = ~np.isnan(values)
+    a, b = values[there], target[there]
+    if len(a) < 3 or a.std() == 0 or b.std() == 0:
+        return 0.0
+    return float(abs(((a - a.mean()) * (b - b.mean())).mean() / (a.std() * b.std())))
 
 
 def _table(rows: LocalRows) -> Mapping[str, np.ndarray]:

@@ -47,9 +47,9 @@ def evidence(values: np.ndarray) -> dict[str, int]:
     """Count what one silo's column could be: counts only, no value.
 
     Returns:
-        `present`, and of these how many read as `number`, `boolean`, `dmy` and `mdy` (dates, either
-        order), `year_last` (dates whose order matters), `comma` (decimal comma); `distinct`
-        counts different values.
+        `present`, and of these how many read as `number`, `whole` number, `boolean`, `dmy` and
+        `mdy` (dates, either order), `year_last` (dates whose order matters), `comma` (decimal
+        comma); `distinct` counts different values.
     """
     if values.dtype.kind != "U":
         kept = values[~is_missing(values)]
@@ -57,6 +57,7 @@ def evidence(values: np.ndarray) -> dict[str, int]:
         return {
             "present": len(kept),
             "number": len(kept),
+            "whole": int((kept == np.floor(kept)).sum()),
             "boolean": binary,
             "dmy": 0,
             "mdy": 0,
@@ -65,7 +66,7 @@ def evidence(values: np.ndarray) -> dict[str, int]:
             "distinct": len(np.unique(kept)),
         }
     distinct, counts = np.unique(values, return_counts=True)
-    out = dict.fromkeys(("present", "number", "boolean", "dmy", "mdy"), 0)
+    out = dict.fromkeys(("present", "number", "whole", "boolean", "dmy", "mdy"), 0)
     out |= {"year_last": 0, "comma": 0}
     seen: set[str] = set()
     for raw, count in zip(distinct.tolist(), counts.tolist(), strict=True):
@@ -74,7 +75,9 @@ def evidence(values: np.ndarray) -> dict[str, int]:
             continue
         seen.add(text)
         out["present"] += count
-        out["number"] += count * (_number(text) is not None)
+        number = _number(text)
+        out["number"] += count * (number is not None)
+        out["whole"] += count * (number is not None and number.is_integer())
         out["boolean"] += count * (text in _TRUE or text in _FALSE)
         out["dmy"] += count * (_date(text, "dmy") is not None)
         out["mdy"] += count * (_date(text, "mdy") is not None)

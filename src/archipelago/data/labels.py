@@ -19,20 +19,21 @@ Answers = Sequence[tuple[str, Mapping[str, Any]]]
 """Each client's name and what it said."""
 
 
-def canonical_labels(y: np.ndarray, where: str) -> np.ndarray:
+def canonical_labels(raw: Raw) -> np.ndarray:
     """Return labels as text `[rows]`: 1, 1.0, "1" and " 1 " are one class.
 
     Raises:
-        DataError: a label is missing.
+        DataError: a label is missing; the owners of such rows are named.
     """
+    y = raw.y
     distinct, inverse = np.unique(y, return_inverse=True)
     words = [_label(value) for value in distinct.tolist()]
     lost = np.array([word is None for word in words])[inverse]
     if lost.any():
         raise DataError(
             "labels are missing (empty or NaN)",
-            got=f"{int(lost.sum())} of {len(y)} rows, the first is row {int(lost.argmax())}",
-            where=f"{where}, label",
+            got=_lost(raw, lost),
+            where=f"{raw.name}, label",
             fix="label these rows or remove them",
         )
     return np.array(words, dtype=np.str_)[inverse]
@@ -49,7 +50,7 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
                 fix=f"join names with {task.separator!r}, as in 'a{task.separator}b'",
             )
         return raw.y
-    labels = canonical_labels(raw.y, raw.name)
+    labels = canonical_labels(raw)
     kinds = len(np.unique(labels))
     if kinds > 20 and kinds > raw.rows // 2:
         raise DataError(
@@ -68,7 +69,7 @@ def target_of(raw: Raw) -> np.ndarray:
     if lost.any():
         raise DataError(
             "targets are missing (empty or NaN)",
-            got=f"{int(lost.sum())} of {raw.rows} rows, the first is row {int(lost.argmax())}",
+            got=_lost(raw, lost),
             where=f"{raw.name}, label",
             fix="fill in these rows or remove them",
         )
@@ -113,6 +114,16 @@ def codes_of(
             if (key := label.strip().casefold()) in place:
                 table[row, place[key]] = 1
     return task.filled(classes, counts), table[inverse]
+
+
+def _lost(raw: Raw, lost: np.ndarray) -> str:
+    """Return how many rows miss their label, and whose they are."""
+    said = f"{int(lost.sum())} of {raw.rows} rows, the first is row {int(lost.argmax())}"
+    if raw.natural is None:
+        return said
+    counts = np.bincount(raw.natural[lost], minlength=len(raw.names))
+    whose = [f"{n} of {name!r}" for name, n in zip(raw.names, counts.tolist(), strict=True) if n]
+    return f"{said}: {', '.join(whose[:5])}{' ...' if len(whose) > 5 else ''}"
 
 
 def _label(value: Any) -> str | None:

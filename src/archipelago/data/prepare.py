@@ -21,7 +21,7 @@ from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
 from archipelago.data.statistics import Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
-__all__ = ["Owned", "Prepared", "Source", "Summary", "own", "prepare"]
+__all__ = ["Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
 
 _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -157,13 +157,42 @@ def own(
     seed: Seed,
 ) -> Owned:
     """Give rows to clients and part them; nothing is learned from them yet."""
-    labels = target = None
     if isinstance(task, Regression):
         target = target_of(raw)
-        strata = _fifths(target)
-    else:
-        labels = labels_of(raw, task)
-        strata = np.unique(labels, return_inverse=True)[1]
+        return _owned(raw, partition, split, _fifths(target), seed, target=target)
+    labels = labels_of(raw, task)
+    return _owned(
+        raw,
+        partition,
+        split,
+        np.unique(labels, return_inverse=True)[1],
+        seed,
+        labels=labels,
+        separator=task.separator if isinstance(task, MultiLabel) else "",
+    )
+
+
+def own_unread(
+    raw: Raw,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    split: Split,
+    seed: Seed,
+) -> Owned:
+    """Give rows to clients before anybody knows what the label column means."""
+    return _owned(raw, partition, split, np.zeros(raw.rows, np.int64), seed, labels=raw.y)
+
+
+def _owned(
+    raw: Raw,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    split: Split,
+    strata: np.ndarray,
+    seed: Seed,
+    *,
+    labels: np.ndarray | None = None,
+    target: np.ndarray | None = None,
+    separator: str = "",
+) -> Owned:
     owner, names = assign(partition, raw, strata, seed.child("partition"))
     held = frozenset(split.held(len(names), seed.child("split")))
     return Owned(
@@ -173,7 +202,7 @@ def own(
         spans=_spans(raw, split, strata, (owner, names, held), seed.child("split")),
         labels=labels,
         target=target,
-        separator=task.separator if isinstance(task, MultiLabel) else "",
+        separator=separator,
     )
 
 

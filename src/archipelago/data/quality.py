@@ -5,22 +5,29 @@ from the other silos', columns that alone give the label. Each is a suspicion wi
 person decides.
 """
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.data.labels import targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
+from archipelago.data.preparation import Column
 from archipelago.data.prepare import Source, own
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.split import Split
-from archipelago.data.statistics import Clients, agree_columns, merged
+from archipelago.data.statistics import Clients, agree_columns, agree_labels, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
 __all__ = ["Finding", "Inspection", "inspect"]
 
 _MISSING, _DRIFT, _LEAK, _DOUBLE, _CONFLICT = 0.3, 1.0, 0.995, 0.05, 0.02
+_APART = 0.5
+"""Total variation distance of a silo's categories from everybody's."""
+_TAIL = 2.2
+"""Standard deviations a half interquartile range; normal 1.5, exponential 1.8, lognormal 3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +38,8 @@ class Finding:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
         what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `lone class`.
-        amount: a share of rows, or standard units for drift.
+        amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
+            of rows whose label it gives, or its correlation with a numeric target.
         advice: what to look at.
     """
 
@@ -51,6 +59,10 @@ class Inspection:
         labels: rows by label over all silos; empty for a regression.
         findings: suspicions, in the order of silos and columns.
         notes: columns that will not be used, and why.
+        columns: of a table, as silos agreed on them.
+        tails: numeric columns of which a few values lie far out.
+        shape: of a network's input, without the batch.
+        outputs: classes, labels, or 1.
         meter: what asking cost.
     """
 
@@ -58,6 +70,10 @@ class Inspection:
     labels: Mapping[str, int]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    tails: tuple[str, ...]
+    shape: tuple[int, ...]
+    outputs: int
     meter: tuple[MeterRow, ...]
 
 
@@ -77,34 +93,49 @@ def inspect(
     owned = own(source.load(), partition, split, task, seed)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
+    labels = _labels(task, schemas)
     findings: list[Finding] = []
+    columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
+    tails: tuple[str, ...] = ()
     if isinstance(owned.raw.x, Mapping):
-        columns, notes = agree_columns(clients, schemas, Preprocess())
-        numeric = {
-            c.name: {"kind": c.kind, "order": c.order}
-            for c in columns
-            if not c.dropped and c.kind != "category"
-        }
-        moments = clients.ask({"ask": "columns", "columns": numeric, "floor": 1})
+        floor = Preprocess().floor
+        columns, notes = agree_columns(clients, schemas, Preprocess(scaling="robust"))
+        used = [column for column in columns if not column.dropped]
+        told = {c.name: {"kind": c.kind, "order": c.order} for c in used}
+        answers = clients.ask({"ask": "columns", "columns": told, "floor": floor})
+        numeric = [column for column in used if column.kind != "category"]
         findings += _of_columns(schemas)
-        findings += _drift(moments, tuple(numeric))
-        findings += _of_rows(clients.ask({"ask": "quality"}), schemas)
+        findings += _drift(answers, [column.name for column in numeric])
+        findings += _apart(answers, [c.name for c in used if c.kind == "category"])
+        told = {column.name: told[column.name] for column in numeric}
+        findings += _of_rows(clients.ask({"ask": "quality", "columns": told}), schemas)
+        tails = tuple(_tails(numeric, answers))
     findings += _lone_classes(schemas)
-    labels: dict[str, int] = {}
-    for _, said in schemas:
-        for label, count in said.get("labels", {}).items():
-            labels[label] = labels.get(label, 0) + count
+    width = sum(len(column.features) for column in columns)
     return Inspection(
         rows_by_silo={name: said["rows"] for name, said in schemas},
         labels=labels,
         findings=tuple(findings),
         notes=notes,
+        columns=columns,
+        tails=tails,
+        shape=(width,) if columns else owned.raw.shape,
+        outputs=len(labels) or 1,
         meter=tuple(clients.meter),
     )
 
 
 _Answers = Sequence[tuple[str, Mapping[str, Any]]]
+
+
+def _labels(task: Classification | MultiLabel | Regression, schemas: _Answers) -> dict[str, int]:
+    """Return rows by agreed label, or refuse a target from which nothing can be learned."""
+    if isinstance(task, Regression):
+        targets_of(task, schemas)
+        return {}
+    least = 1 if isinstance(task, MultiLabel) else 2
+    return dict(zip(*agree_labels(schemas, task.classes, least=least), strict=True))
 
 
 def _of_columns(schemas: _Answers) -> list[Finding]:
@@ -135,6 +166,35 @@ def _drift(moments: _Answers, columns: Sequence[str]) -> list[Finding]:
     return out
 
 
+def _apart(answers: _Answers, columns: Sequence[str]) -> list[Finding]:
+    """Compare a silo's shares of categories with everybody's, as far as they may be named."""
+    out: list[Finding] = []
+    for column in columns:
+        tallies = [
+            (silo, Counter({**said[column]["named"], "": said[column]["other"]}))
+            for silo, said in answers
+        ]
+        pooled = sum((tally for _, tally in tallies), Counter[str]())
+        for silo, tally in tallies:
+            if not tally.total() or tally.total() == pooled.total():
+                continue
+            apart = sum(
+                abs(tally[word] / tally.total() - count / pooled.total())
+                for word, count in pooled.items()
+            )
+            if apart / 2 > _APART:
+                advice = "other categories than elsewhere: another population, or another spelling?"
+                out.append(_finding(silo, column, "drift", apart / 2, advice))
+    return out
+
+
+def _tails(columns: Sequence[Column], answers: _Answers) -> Iterator[str]:
+    for column in columns:
+        _, _, deviation = merged([said[column.name] for _, said in answers])
+        if column.kind == "number" and deviation > _TAIL * column.scale:
+            yield column.name
+
+
 def _of_rows(quality: _Answers, schemas: _Answers) -> list[Finding]:
     out: list[Finding] = []
     for (silo, said), (_, schema) in zip(quality, schemas, strict=True):
@@ -153,6 +213,11 @@ def _of_rows(quality: _Answers, schemas: _Answers) -> list[Finding]:
         if told and min(p for p, _ in told) > _LEAK and min(b for _, b in told) < 0.98:
             amount = min(p for p, _ in told)
             advice = "it alone gives the label: was it written down after the outcome?"
+            out.append(_finding("all silos", column, "leak", amount, advice))
+    for column in quality[0][1]["correlation"]:
+        amount = min(said["correlation"][column] for _, said in quality)
+        if amount > _LEAK:
+            advice = "it follows the target like a copy: was it computed from the outcome?"
             out.append(_finding("all silos", column, "leak", amount, advice))
     return out
 
