@@ -64,7 +64,8 @@ def test_all_faults_of_a_file_are_named_in_one_go(
             "  seed: must be a whole number, got 'x'.",
             "  constraints: no such choice, got 'parms'. Did you mean 'params'?",
             "  client: 'local' has no option 'stpes'. Choose one of batch, clip, epochs, "
-            "learning_rate, momentum, optimizer, patience, proximal, schedule, weight_decay.",
+            "learning_rate, momentum, optimizer, path, patience, proximal, schedule, "
+            "weight_decay.",
             "  cohort.fraction: must lie in (0, 1], got 7.0.",
         ]
     )
