@@ -158,6 +158,73 @@ def test_more_workers_than_cores_are_warned_about():
         Processes(workers=10_000).start()
 
 
+@dataclass(frozen=True)
+class Who:
+    def __call__(self, context, memory):
+        return [np.array([os.getpid(), context], np.int64)]
+
+
+@dataclass(frozen=True)
+class Shut:
+    def enter(self):
+        raise FileNotFoundError("seen_x.npy")
+
+
+@dataclass(frozen=True)
+class Grow:
+    def __call__(self, context, memory):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+        return [bytes(1 << 33)]
+
+
+def said(engine, count):
+    return [tuple(np.frombuffer(r.data, np.int64)) for r in engine.map([Who()] * count)]
+
+
+def test_workers_stay_warm_when_the_context_changes(pool):
+    before = {pid for pid, _ in said(pool, 8)}
+    pool.open(Place(7))
+    after = said(pool, 8)
+    pool.open(Place())
+    assert {pid for pid, _ in after} <= before | {w.process.pid for w in pool._workers}
+    assert {value for _, value in after} == {7}
+    assert {value for _, value in said(pool, 8)} == {100}
+
+
+def test_a_context_that_cannot_be_entered_is_the_reason_of_every_task(pool):
+    pool.open(Shut())
+    bad = list(pool.map([Add(1), Add(2)]))
+    pool.open(Place())
+    assert [r.error for r in bad] == ["FileNotFoundError: seen_x.npy"] * 2
+    assert numbers(pool, [Add(5)]) == [105]
+
+
+def test_all_workers_killed_at_once_are_replaced_and_nothing_is_lost(pool):
+    for worker in pool._workers:
+        os.kill(worker.process.pid, signal.SIGKILL)
+    with pytest.warns(UserWarning, match="a worker was lost"):
+        assert numbers(pool, [Add(n) for n in range(12)]) == [100 + n for n in range(12)]
+
+
+def test_a_task_that_asks_for_too_much_memory_is_a_value_with_a_reason(pool):
+    bad, good = pool.map([Grow(), Add(2)])
+    assert bad.error.startswith("MemoryError")
+    assert good.error is None
+    for worker in list(pool._workers):  # its limit stays with it
+        pool._replace(worker)
+
+
+def test_refused_memory_for_the_servers_model_says_what_to_do(pool, monkeypatch):
+    def refuse(name):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(TaskFailed, match="(?s)no shared memory left.*free memory"):
+        pool.share([np.ones(4, np.float32)])
+
+
 SCRIPT = """
 import sys, time
 sys.path.insert(0, {folder!r})

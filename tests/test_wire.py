@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from archipelago.core.buffers import join, length
 from archipelago.core.errors import UpdateRefused
-from archipelago.wire.frame import pack, unpack
+from archipelago.wire.frame import bundle, pack, unbundle, unpack
 
 ARRAYS = st.lists(st.lists(st.floats(width=32), max_size=40), max_size=3)
 
@@ -66,3 +66,22 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_read():
 def test_objects_cannot_be_framed():
     with pytest.raises(UpdateRefused, match="cannot be framed"):
         pack("x", {}, [np.array([object()])])
+
+
+def test_a_bundle_returns_each_message_or_its_reason():
+    one, two = pack("a", {"n": 1}, [np.arange(5.0)]), pack("b", {})
+    data = memoryview(join(bundle([one, "ValueError: no rows", two])))
+    first, reason, last = unbundle(data, 3)
+    assert bytes(first) == join(one)
+    assert reason == "ValueError: no rows"
+    assert unpack(last).kind == "b"
+
+
+@pytest.mark.parametrize("cut", [-64, -1, 64])
+def test_a_bundle_of_another_length_is_refused(cut):
+    data = join(bundle([pack("a", {}), pack("b", {})]))
+    wrong = data[:cut] if cut < 0 else data + bytes(cut)
+    with pytest.raises(UpdateRefused, match="bundle"):
+        unbundle(memoryview(wrong), 2)
+    with pytest.raises(UpdateRefused, match="cut short"):
+        unbundle(memoryview(data[:8]), 2)

@@ -27,6 +27,7 @@ def demo(
     as_json: _Json = False,
 ) -> None:
     """Search, train, test and export on handwritten digits of 20 clients: three minutes."""
+    _warm()
     from archipelago.config.load import loads, preset
     from archipelago.study.search import search as start
 
@@ -148,6 +149,7 @@ def search(
     as_json: _Json = False,
 ) -> None:
     """Search, train the winner, test it once, export and report."""
+    _warm()
     from archipelago.config.load import load
 
     run = load(file, settings or ())
@@ -164,9 +166,17 @@ def resume(
     as_json: _Json = False,
 ) -> None:
     """Go on with a stopped or killed run, to the same result."""
+    _warm()
     from archipelago.study.search import resume as again
 
     _follow(again(directory, previous=previous), as_json)
+
+
+def _warm() -> None:
+    # Before torch is imported here: the workers' parent imports it at the same time, on its core.
+    from archipelago.engine.warm import warm
+
+    warm("archipelago.client.tasks", "archipelago.client.workplace", "archipelago.data.shards")
 
 
 def _follow(study: "Study", as_json: bool) -> None:

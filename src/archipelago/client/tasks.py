@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import terms_of
-from archipelago.client.training import Training
+from archipelago.client.training import Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
-from archipelago.wire.frame import pack, unpack
+from archipelago.wire.frame import bundle, pack, unpack
 
-__all__ = ["Evaluate", "Fit"]
+__all__ = ["Evaluate", "Fit", "FitBlock"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,9 @@ class Fit:
             further = {name: vector(frame, index) for index, name in enumerate(terms.extras, 1)}
             more = {"kept": own.tensor(), "extras": further}
         x, y = context.rows(self.client, "train")
-        before = model.flat.clone()
+        # The server's model, as it lies in shared memory: no copy where all of it travelled.
+        whole = own is None and model.flat.device.type == "cpu"
+        before = frame.arrays[0] if whole else model.flat.clone()
         task = context.place.task
 
         def validate() -> float:
@@ -81,23 +83,90 @@ class Fit:
                 validate=validate,
                 **more,
             )
-        fields = {
-            "client": self.client,
-            "branch": self.branch,
-            "round": self.round,
-            "examples": len(y),
-            "seen": done.examples,
-            "steps": done.steps,
-            "metrics": {"loss": done.loss},
-        }
-        if done.effort:
-            fields["effort"] = done.effort
-        delta = terms.select((model.flat - before).detach())
-        extras = [done.extras[name] for name in terms.extras]
-        reply = pack("update", fields, [t.cpu().numpy() for t in (delta, *extras)])
+        if isinstance(before, Tensor):
+            delta = terms.select((model.flat - before).detach()).cpu().numpy()
+        else:
+            delta = model.flat.numpy() - before
+        arrays = [delta, *(done.extras[name].cpu().numpy() for name in terms.extras)]
+        reply = _update(self, self.client, len(y), done, arrays)
         if done.kept is None or not len(done.kept):
             return reply
         return [*reply, done.kept.cpu().numpy().data.cast("B")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitBlock:
+    """Train one branch's model for a block of clients in one go; reply with a frame for each.
+
+    Attributes:
+        clients: whose rows.
+        epochs: passes over the rows, one a client.
+        branch: which model.
+        round: which round.
+        weight: work of all of them.
+        handle: the framed model.
+        training: how to train; its path is `dense`.
+        seed: its children by client are the visits' streams.
+        progress: share of the plan's rounds already done.
+    """
+
+    clients: tuple[int, ...]
+    epochs: tuple[int, ...]
+    branch: int
+    round: int
+    weight: int
+    handle: Any
+    training: LocalTraining
+    seed: Seed
+    progress: float
+
+    def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
+        """Train in the worker."""
+        try:
+            return bundle(self._together(context, memory))
+        except Exception:  # one client's fault is not its neighbours': each alone, with its reason
+            return bundle(
+                [self._alone(place, context, memory) for place in range(len(self.clients))]
+            )
+
+    def _together(self, context: Bench, memory: Any) -> list[Sequence[Any]]:
+        frame = unpack(memory.view(self.handle))
+        model = context.model(frame)
+        graph = model.graph
+        assert graph is not None  # noqa: S101 - the bench builds from graphs
+        data = [context.rows(client, "train") for client in self.clients]
+        flat = model.flat.expand(len(data), -1).clone()
+        done = self.training.fit_block(
+            graph,
+            context.place.task,
+            flat,
+            data,
+            seeds=[self.seed.child(client) for client in self.clients],
+            progress=self.progress,
+            epochs=self.epochs,
+        )
+        deltas = flat.sub_(model.flat).cpu().numpy()
+        return [
+            _update(self, client, len(y), fitted, [delta])
+            for client, (_, y), fitted, delta in zip(self.clients, data, done, deltas, strict=True)
+        ]
+
+    def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:
+        fit = Fit(
+            client=self.clients[place],
+            branch=self.branch,
+            round=self.round,
+            weight=self.weight,
+            handle=self.handle,
+            training=self.training,
+            seed=self.seed.child(self.clients[place]),
+            progress=self.progress,
+            epochs=self.epochs[place],
+        )
+        try:
+            return fit(context, memory)
+        except Exception as error:  # a failed visit is a value with a reason
+            return f"{type(error).__name__}: {error}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,6 +208,23 @@ class Evaluate:
             "examples": len(y),
         }
         return pack("score", fields, [vector])
+
+
+def _update(
+    asked: Fit | FitBlock, client: int, examples: int, done: Fitted, arrays: Sequence[np.ndarray]
+) -> list[bytes | memoryview]:
+    fields = {
+        "client": client,
+        "branch": asked.branch,
+        "round": asked.round,
+        "examples": examples,
+        "seen": done.examples,
+        "steps": done.steps,
+        "metrics": {"loss": done.loss},
+    }
+    if done.effort:
+        fields["effort"] = done.effort
+    return pack("update", fields, arrays)
 
 
 @dataclass(frozen=True, slots=True)

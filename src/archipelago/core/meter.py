@@ -1,7 +1,8 @@
 """Costs are rows, not log lines: every message, fit and evaluation adds one."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Literal
 
 __all__ = ["COLUMNS", "VOLATILE", "MeterRow", "totals"]
@@ -43,10 +44,11 @@ class MeterRow:
 
     def to_row(self) -> tuple[object, ...]:
         """Return the values in the order of `COLUMNS`."""
-        return tuple(asdict(self).values())
+        return _VALUES(self)
 
 
 COLUMNS: tuple[str, ...] = tuple(f.name for f in fields(MeterRow))
+_VALUES = attrgetter(*COLUMNS)
 VOLATILE: frozenset[str] = frozenset({"seconds"})
 
 

@@ -53,8 +53,9 @@ class _Rows:
     """One pair of files, `x` and `y`, cut into spans by offsets. Read-only."""
 
     def __init__(self, directory: Path, stem: str, affine: tuple[list[float], list[float]]) -> None:
-        self.x = np.load(directory / f"{stem}_x.npy", mmap_mode="r", allow_pickle=False)
-        self.y = np.load(directory / f"{stem}_y.npy", mmap_mode="r", allow_pickle=False)
+        # Plain views: slicing the class `memmap` costs more than copying a small client's rows.
+        self.x = np.asarray(np.load(directory / f"{stem}_x.npy", mmap_mode="r"))
+        self.y = np.asarray(np.load(directory / f"{stem}_y.npy", mmap_mode="r"))
         self.offsets = np.load(directory / f"{stem}_offsets.npy", allow_pickle=False)
         self.affine = affine
 

@@ -82,6 +82,9 @@ def _rows(step: Step, phase: str) -> dict[str, Any]:
         )
         for incident in step.incidents
     ]
+    for branch, path in step.paths.items():
+        about = {"phase": phase, "branch": branch, "path": path.name, "reason": path.reason}
+        events.append(("path", about))
     return {"meter": step.rows, "curves": _once(curves), "events": json.loads(json.dumps(events))}
 
 

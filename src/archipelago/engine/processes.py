@@ -14,13 +14,19 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
+import numpy as np
+
 from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result
+from archipelago.engine.warm import warm
 from archipelago.engine.worker import SLOTS, Shared, work
 
 __all__ = ["Processes"]
+
+STARTING = 60.0
+"""Seconds that a new worker may take until it says that it is ready: no task pays for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +89,7 @@ class _Worker:
     turn: int = 0
     holds: deque[int] = field(default_factory=deque)
     since: float = 0.0
+    ready: bool = False
 
 
 class _Pool:
@@ -96,18 +103,29 @@ class _Pool:
         self._spawn = multiprocessing.get_context("forkserver")
 
     def open(self, context: Any) -> None:
-        """Start the workers; closes what was open before."""
-        self.close()
-        self._spawn.set_forkserver_preload(["archipelago.engine.worker", type(context).__module__])
-        self._context = pickle.dumps(context)
-        self._workers = [self._hire() for _ in range(self._wanted)]
+        """Make the workers ready: start them, or give those that are warm the new context."""
+        packed = pickle.dumps(context)
+        if self._workers and packed == self._context:
+            return
+        self._context = packed
+        if not self._workers:
+            warm(type(context).__module__)
+            self._workers = [self._hire() for _ in range(self._wanted)]
+            return
+        for worker in list(self._workers):
+            try:
+                worker.calls.send_bytes(pickle.dumps(("enter", packed)))
+                worker.ready = False
+            except OSError:  # it died between two stages
+                self._replace(worker)
 
     def share(self, pieces: Sequence[Buffer]) -> _Piece:
         """Copy the pieces once into an unnamed file that every worker can map."""
         size = length(pieces)
         number = next(self._numbers)
-        fd = os.memfd_create(f"archipelago-{number}")
+        fd = -1
         try:
+            fd = os.memfd_create(f"archipelago-{number}")
             os.ftruncate(fd, max(size, 1))
             with mmap.mmap(fd, max(size, 1)) as target:
                 place = 0
@@ -115,10 +133,14 @@ class _Pool:
                     raw = as_bytes(piece)
                     target[place : place + raw.nbytes] = raw
                     place += raw.nbytes
-        except OSError as error:
-            os.close(fd)
+        except (OSError, ValueError) as error:
+            if fd >= 0:
+                os.close(fd)
             raise TaskFailed(
-                "no shared memory left", got=f"{size} bytes: {error.strerror}", fix="free memory"
+                "no shared memory left",
+                got=f"{size} bytes: {error}",
+                where="the server's model",
+                fix="free memory, raise the container's limit, or lower engine.workers",
             ) from error
         self._alive.add(number)
         return _Piece(number, fd, size, self._alive)
@@ -198,14 +220,14 @@ class _Pool:
                     worker.since = time.monotonic()
                 worker.holds.append(index)
                 try:
-                    worker.calls.send_bytes(pickle.dumps((alive, tasks[index])))
+                    worker.calls.send_bytes(pickle.dumps(("do", alive, tasks[index])))
                 except OSError:
                     continue  # it died; `_collect` finds its sentinel and takes the task back
 
     def _collect(self, waiting: deque[int], attempts: list[int], early: dict[int, Result]) -> None:
         busy = [worker for worker in self._workers if worker.holds]
         by = {worker.calls: worker for worker in busy}
-        due = min((worker.since for worker in busy), default=0.0) + self._deadline
+        due = min((self._due(worker) for worker in busy), default=0.0)
         ready = wait(list(by), timeout=max(0.0, due - time.monotonic()))
         for calls in ready:
             worker = by[calls]  # pyright: ignore[reportArgumentType]
@@ -214,11 +236,17 @@ class _Pool:
             except (EOFError, OSError):
                 self._died(worker, waiting, attempts, early)
                 continue
-            self._arrived(worker, answer, attempts, early)
-        late = time.monotonic() - self._deadline
+            if answer is None:
+                worker.ready, worker.since = True, time.monotonic()
+            else:
+                self._arrived(worker, answer, attempts, early)
+        now = time.monotonic()
         for worker in busy:
-            if worker in self._workers and worker.holds and worker.since <= late:
+            if worker in self._workers and worker.holds and self._due(worker) <= now:
                 self._overdue(worker, waiting, attempts, early)
+
+    def _due(self, worker: _Worker) -> float:
+        return worker.since + self._deadline + (0.0 if worker.ready else STARTING)
 
     def _arrived(
         self,
@@ -231,8 +259,8 @@ class _Pool:
         index = worker.holds.popleft()
         data = None
         if error is None:
-            data = memoryview(bytearray(size))
-            os.preadv(worker.slots[worker.turn % SLOTS], [data], 0)
+            data = np.empty(size, np.uint8).data  # not a bytearray: nobody needs the zeros
+            _read(worker.slots[worker.turn % SLOTS], data)
         worker.turn += 1
         worker.since = time.monotonic()
         early[index] = Result(
@@ -280,7 +308,8 @@ class _Pool:
         early[index] = Result(
             index=index,
             data=None,
-            error=f"ran past the deadline of {self._deadline:g} s and was stopped",
+            error=f"ran past the deadline of {self._deadline:g} s and was stopped; "
+            "raise engine.deadline if its work takes longer",
             seconds=self._deadline,
             worker=worker.number,
             attempts=attempts[index],
@@ -292,6 +321,12 @@ class _Pool:
             index = worker.holds.pop()
             attempts[index] -= 1
             waiting.appendleft(index)
+
+
+def _read(fd: int, into: memoryview) -> None:
+    place = 0
+    while place < len(into):  # one call moves at most 2 GiB
+        place += os.preadv(fd, [into[place:]], place)
 
 
 def _reason(code: int | None) -> str:

@@ -94,8 +94,9 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
     torch.set_num_threads(1)
     replies = [Slot(path) for path in slots]
     memory = _Memory()
-    entered = pickle.loads(context).enter()  # noqa: S301 - from our own coordinator
+    entered = _enter(context)
     turn = 0
+    calls.send(None)  # ready
     while True:
         try:
             message = calls.recv_bytes()
@@ -103,10 +104,17 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
             return
         if not message:
             return
-        alive, task = pickle.loads(message)  # noqa: S301 - from our own coordinator
+        word, *rest = pickle.loads(message)  # noqa: S301 - from our own coordinator
+        if word == "enter":
+            entered = _enter(*rest)
+            calls.send(None)
+            continue
+        alive, task = rest
         memory.forget(alive)
         began = time.perf_counter()
         try:
+            if isinstance(entered, Exception):
+                raise entered
             size = replies[turn % SLOTS].write(task(entered, memory))
             answer: tuple[int, str | None, float] = (size, None, time.perf_counter() - began)
         except Exception as error:  # a failed task is a value with a reason
@@ -118,6 +126,13 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
             calls.send(answer)
         except OSError:
             return
+
+
+def _enter(context: bytes) -> Any:
+    try:
+        return pickle.loads(context).enter()  # noqa: S301 - from our own coordinator
+    except Exception as error:  # every task then fails with this reason
+        return error
 
 
 def _watch(life: Connection) -> None:

@@ -1,11 +1,12 @@
 """What every plan needs, and what it yields after each round."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from archipelago.client.paths import Path
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.federation.branch import Branch, Heat
@@ -44,6 +45,7 @@ class Step:
     rows: tuple[MeterRow, ...]
     losses: dict[int, float]
     incidents: tuple[Incident, ...]
+    paths: Mapping[int, Path] = field(default_factory=dict[int, Path])
 
 
 @runtime_checkable
@@ -146,6 +148,7 @@ def settle(heat: Heat, done: Round, scores: Scores | None = None) -> Step:
         rows=done.rows + (scores.rows if scores else ()),
         losses=done.losses,
         incidents=done.incidents + (scores.incidents if scores else ()),
+        paths=done.paths,
     )
 
 

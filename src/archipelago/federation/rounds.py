@@ -5,6 +5,7 @@ branch, fold the replies in the order in which they were issued, and give back f
 meter rows; neither writes anything.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,15 +17,18 @@ from torch import Tensor
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerOptimizer, ServerSgd
 from archipelago.client.keeping import Keeping, Terms, terms_of
-from archipelago.client.tasks import Evaluate, Fit
+from archipelago.client.paths import Path, block
+from archipelago.client.tasks import Evaluate, Fit, FitBlock
 from archipelago.client.training import LocalTraining, Training, tuned
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.seeds import Seed
+from archipelago.core.update import Update
+from archipelago.engine.base import Result
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import parted, scored, updated
 from archipelago.federation.cohort import Cohort, Fate
-from archipelago.wire.frame import pack
+from archipelago.wire.frame import pack, unbundle
 
 __all__ = ["Federation", "Incident", "Round", "Scores", "evaluate", "message", "step"]
 
@@ -77,12 +81,14 @@ class Round:
         rows: one meter row a visit.
         losses: mean training loss of each branch that trained.
         incidents: refusals, failures, void rounds.
+        paths: how each branch that began is trained, and why; see `client/paths.py`.
     """
 
     branches: tuple[Branch, ...]
     rows: tuple[MeterRow, ...]
     losses: dict[int, float]
     incidents: tuple[Incident, ...]
+    paths: Mapping[int, Path] = field(default_factory=dict[int, Path])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,15 +110,6 @@ class Scores:
         return sum(
             (vector for _, vector in sorted(self.vectors[branch].items())), start=np.float64(0)
         )  # pyright: ignore[reportReturnType]
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    branch: Branch
-    client: int
-    fate: Fate
-    work: int
-    kept: np.ndarray | None
 
 
 _ALL = Terms()
@@ -146,81 +143,65 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         stay as they were.
     """
     live = [branch for branch in branches if branch.alive]
-    terms = {b.number: terms_of(_training(federation, b), b.graph.layout) for b in live}
-    handles = {
-        b.number: federation.engine.share(_shared(federation, b, terms[b.number])) for b in live
-    }
+    sides = {branch.number: _side(federation, branch) for branch in live}
     visits: list[_Visit] = []
     rows: list[MeterRow] = []
-    for branch in live:
-        traffic = 2 * handles[branch.number].size
-        for visit in _visits(federation, branch, terms[branch.number], traffic, phase):
+    incidents: list[Incident] = []
+    for side in sides.values():
+        for visit in _visits(federation, side, phase):
             if visit.fate.epochs:
                 visits.append(visit)
             else:
-                rows.append(_absent(visit, handles[branch.number].size, phase))
+                rows.append(_absent(visit, phase))
     # Largest first keeps every worker busy to the end of a round, and is a pure function of it.
-    visits.sort(key=lambda visit: (-visit.work, visit.client, visit.branch.number))
-    tasks = [_fit(federation, visit, handles[visit.branch.number], phase) for visit in visits]
-    foldings = {b.number: federation.aggregator.start(b.graph.layout) for b in live}
-    gathered = {branch.number: _Gathered() for branch in live}
-    losses: dict[int, list[tuple[int, float]]] = {branch.number: [] for branch in live}
+    visits.sort(key=lambda visit: (-visit.work, visit.client, visit.side.branch.number))
+    jobs = _jobs(visits)
+    tasks = [_task(federation, job, phase) for job in jobs]
     diverged: dict[int, str] = {}
-    incidents: list[Incident] = []
     try:
-        for visit, result in zip(visits, federation.engine.map(tasks), strict=True):
-            number, data, kept = visit.branch.number, result.data, None
-            size, agreed = handles[number].size, terms[number]
-            try:
-                if data is None:
-                    raise UpdateRefused("the client's work failed", got=result.error)
-                if visit.kept is not None:
-                    data, kept = parted(data, len(visit.kept))
-                update, seen = updated(
-                    data,
-                    client=visit.client,
-                    branch=number,
-                    round=visit.branch.round,
-                    size=agreed.size(visit.branch.graph.layout),
-                    norm=federation.norm,
-                    extras=agreed.extras,
-                )
-            except UpdateRefused as refusal:
-                rows.append(_fitted(visit, result, size, phase, 0, refused=refusal.what))
-                incidents.append(
-                    Incident(kind="refused", branch=number, client=visit.client, text=str(refusal))
-                )
-                diverged[number] = refusal.what
-                continue
-            rows.append(_fitted(visit, result, size, phase, seen))
-            if agreed.body is not None:
-                still = torch.zeros_like(visit.branch.flat)
-                update = replace(update, delta=agreed.spread(update.delta, still))
-            federation.aggregator.fold(foldings[number], update)
-            if kept is not None:
-                weight = federation.aggregator.weight(update.examples) if agreed.extras else 0.0
-                gathered[number].add(visit.client, kept, update.extras, weight)
-            losses[number].append((update.examples, update.metrics.get("loss", float("nan"))))
+        for job, result in zip(jobs, federation.engine.map(tasks), strict=True):
+            for visit, reply in zip(job, _replies(job, result), strict=True):
+                side, seconds = visit.side, result.seconds / len(job)
+                number = side.branch.number
+                try:
+                    update, seen, kept = _read(federation, visit, reply)
+                except UpdateRefused as refusal:
+                    rows.append(_fitted(visit, reply, seconds, phase, 0, refused=refusal.what))
+                    incidents.append(
+                        Incident(
+                            kind="refused", branch=number, client=visit.client, text=str(refusal)
+                        )
+                    )
+                    diverged[number] = refusal.what
+                    continue
+                rows.append(_fitted(visit, reply, seconds, phase, seen))
+                federation.aggregator.fold(side.folding, update)
+                if kept is not None:
+                    extras = side.terms.extras
+                    weight = federation.aggregator.weight(update.examples) if extras else 0.0
+                    side.gathered.add(visit.client, kept, update.extras, weight)
+                side.losses.append((update.examples, update.metrics.get("loss", float("nan"))))
     finally:
-        for handle in handles.values():
-            handle.release()
-    spent = {branch.number: totals(r for r in rows if r.branch == branch.number) for branch in live}
+        for side in sides.values():
+            side.handle.release()
+    spent: dict[int, list[MeterRow]] = {number: [] for number in sides}
+    for row in rows:
+        spent[row.branch].append(row)
     aged: list[Branch] = []
     for branch in branches:
         if not branch.alive:
             aged.append(branch)
             continue
-        folding = foldings[branch.number]
-        after = replace(
-            branch, round=branch.round + 1, spent=_sum(branch.spent, spent[branch.number])
-        )
+        side = sides[branch.number]
+        folding, cost = side.folding, totals(spent[branch.number])
+        after = replace(branch, round=branch.round + 1, spent=_sum(branch.spent, cost))
         if folding.count >= federation.cohort.minimum:
             layout = branch.graph.layout
             state = branch.server or federation.server.init(layout)
             mean = federation.aggregator.finish(folding)
             state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
-            after = gathered[branch.number].joined(after)
+            after = side.gathered.joined(after)
         elif branch.number in diverged and folding.count == 0:
             after = after.end("failed", f"round {branch.round}: {diverged[branch.number]}")
         else:
@@ -230,8 +211,9 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     return Round(
         branches=tuple(aged),
         rows=tuple(rows),
-        losses={number: _mean(pairs) for number, pairs in losses.items() if pairs},
+        losses={number: _mean(side.losses) for number, side in sides.items() if side.losses},
         incidents=tuple(incidents),
+        paths={n: s.path for n, s in sides.items() if s.path and s.branch.round == 0},
     )
 
 
@@ -353,6 +335,34 @@ class _Gathered:
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class _Side:
+    """One branch in one round. Its folding, what it gathered and its losses change in place."""
+
+    branch: Branch
+    training: Training
+    terms: Terms
+    path: Path | None
+    handle: Any
+    folding: Any
+    gathered: _Gathered = field(default_factory=_Gathered)
+    losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+
+    def block(self, cohort: int) -> int:
+        """Return how many clients one task trains."""
+        dense = self.path is not None and self.path.name == "dense"
+        return block(self.branch.graph.layout.size, cohort) if dense else 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    side: _Side
+    client: int
+    fate: Fate
+    work: int
+    kept: np.ndarray | None
+
+
 def _training(federation: Federation, branch: Branch) -> Training:
     return tuned(federation.training, branch.settings)
 
@@ -378,75 +388,169 @@ def _kept(federation: Federation, branch: Branch, client: int) -> np.ndarray | N
     return training.initial(branch.flat, branch.graph.layout).numpy()
 
 
-def _visits(
-    federation: Federation, branch: Branch, terms: Terms, traffic: int, phase: str
-) -> list[_Visit]:
+def _side(federation: Federation, branch: Branch) -> _Side:
+    training, layout = _training(federation, branch), branch.graph.layout
+    terms = terms_of(training, layout)
+    return _Side(
+        branch=branch,
+        training=training,
+        terms=terms,
+        path=training.chosen(branch.graph, federation.task)
+        if isinstance(training, LocalTraining)
+        else None,
+        handle=federation.engine.share(_shared(federation, branch, terms)),
+        folding=federation.aggregator.start(layout),
+    )
+
+
+def _visits(federation: Federation, side: _Side, phase: str) -> list[_Visit]:
+    branch = side.branch
     seed = federation.seed.child(phase, branch.number, "round", branch.round)
     chosen = federation.cohort.select(branch.cohort, seed.child("select"))
-    work = [
-        round(3 * terms.passes * branch.graph.macs * int(federation.train_rows[client]))
-        for client in chosen
-    ]
+    passes = 3 * side.terms.passes * branch.graph.macs
+    work = [round(passes * int(federation.train_rows[client])) for client in chosen]
     fates = federation.cohort.fates(
         chosen,
         work,
-        traffic,
-        _training(federation, branch).epochs,
+        2 * side.handle.size,
+        side.training.epochs,
         speeds=federation.seed.child("speed"),
         seed=seed.child("fate"),
     )
+    keeps = isinstance(side.training, Keeping)
     return [
-        _Visit(branch, client, fate, macs * max(fate.epochs, 1), _kept(federation, branch, client))
+        _Visit(
+            side,
+            client,
+            fate,
+            macs * max(fate.epochs, 1),
+            _kept(federation, branch, client) if keeps else None,
+        )
         for client, macs, fate in zip(chosen, work, fates, strict=True)
     ]
 
 
-def _fit(federation: Federation, visit: _Visit, handle: Any, phase: str) -> Fit:
-    branch = visit.branch
+def _jobs(visits: Sequence[_Visit]) -> list[list[_Visit]]:
+    """Return visits in the order of issue, those that one task trains together side by side."""
+    cohorts = Counter(visit.side.branch.number for visit in visits)
+    jobs: list[list[_Visit]] = []
+    open_: dict[int, list[_Visit]] = {}
+    for visit in visits:
+        number = visit.side.branch.number
+        width = visit.side.block(cohorts[number])
+        if number not in open_ or len(open_[number]) >= width:
+            open_[number] = []
+            jobs.append(open_[number])
+        open_[number].append(visit)
+    return jobs
+
+
+def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | FitBlock:
+    side, first = job[0].side, job[0]
+    branch, training = side.branch, side.training
+    seed = federation.seed.child(phase, branch.number, "round", branch.round, "client")
+    progress = branch.round / branch.rounds
+    if len(job) > 1 and isinstance(training, LocalTraining):
+        return FitBlock(
+            clients=tuple(visit.client for visit in job),
+            epochs=tuple(visit.fate.epochs for visit in job),
+            branch=branch.number,
+            round=branch.round,
+            weight=sum(visit.work for visit in job),
+            handle=side.handle,
+            training=training,
+            seed=seed,
+            progress=progress,
+        )
     return Fit(
-        client=visit.client,
+        client=first.client,
         branch=branch.number,
         round=branch.round,
-        weight=visit.work,
-        handle=handle,
-        training=_training(federation, branch),
-        seed=federation.seed.child(
-            phase, branch.number, "round", branch.round, "client", visit.client
-        ),
-        progress=branch.round / branch.rounds,
-        epochs=visit.fate.epochs,
-        kept=visit.kept,
+        weight=first.work,
+        handle=side.handle,
+        training=training,
+        seed=seed.child(first.client),
+        progress=progress,
+        epochs=first.fate.epochs,
+        kept=first.kept,
     )
 
 
+def _replies(job: Sequence[_Visit], result: Result) -> Sequence[memoryview | str]:
+    """Return each visit's frame, or why there is none."""
+    if result.data is None:
+        return [result.error or "no reply"] * len(job)
+    if len(job) == 1:
+        return [result.data]
+    try:
+        return unbundle(result.data, len(job))
+    except UpdateRefused as refusal:
+        return [str(refusal)] * len(job)
+
+
+def _read(
+    federation: Federation, visit: _Visit, reply: memoryview | str
+) -> tuple[Update, int, Tensor | None]:
+    """Return a checked update, the rows seen, and what the client keeps.
+
+    Raises:
+        UpdateRefused: no reply, or not what was asked for.
+    """
+    branch, terms, kept = visit.side.branch, visit.side.terms, None
+    if isinstance(reply, str):
+        raise UpdateRefused("the client's work failed", got=reply)
+    if visit.kept is not None:
+        reply, kept = parted(reply, len(visit.kept))
+    update, seen = updated(
+        reply,
+        client=visit.client,
+        branch=branch.number,
+        round=branch.round,
+        size=terms.size(branch.graph.layout),
+        norm=federation.norm,
+        extras=terms.extras,
+    )
+    if terms.body is not None:
+        still = torch.zeros_like(branch.flat)
+        update = replace(update, delta=terms.spread(update.delta, still))
+    return update, seen, kept
+
+
 def _fitted(
-    visit: _Visit, result: Any, down: int, phase: str, seen: int, *, refused: str = ""
+    visit: _Visit,
+    reply: memoryview | str,
+    seconds: float,
+    phase: str,
+    seen: int,
+    *,
+    refused: str = "",
 ) -> MeterRow:
+    branch = visit.side.branch
     stays = 0 if visit.kept is None else visit.kept.nbytes
     return MeterRow(
         phase=phase,
-        round=visit.branch.round,
-        branch=visit.branch.number,
+        round=branch.round,
+        branch=branch.number,
         client=visit.client,
         kind="refused" if refused else "fit",
         examples=seen,
-        bytes_down=down,
-        bytes_up=max(0, result.data.nbytes - stays) if result.data is not None else 0,
-        macs=3 * visit.branch.graph.macs * seen if not refused else visit.work,
+        bytes_down=visit.side.handle.size,
+        bytes_up=0 if isinstance(reply, str) else max(0, reply.nbytes - stays),
+        macs=3 * branch.graph.macs * seen if not refused else visit.work,
         virtual_seconds=visit.fate.seconds,
-        seconds=result.seconds,
+        seconds=seconds,
         note=refused or visit.fate.note,
     )
 
 
-def _absent(visit: _Visit, down: int, phase: str) -> MeterRow:
+def _absent(visit: _Visit, phase: str) -> MeterRow:
     return MeterRow(
         phase=phase,
-        round=visit.branch.round,
-        branch=visit.branch.number,
+        round=visit.side.branch.round,
+        branch=visit.side.branch.number,
         client=visit.client,
         kind="refused",
-        bytes_down=down,
+        bytes_down=visit.side.handle.size,
         virtual_seconds=visit.fate.seconds,
         note=visit.fate.note,
     )

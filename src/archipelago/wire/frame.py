@@ -22,9 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from archipelago.core.buffers import Part, length
 from archipelago.core.errors import UpdateRefused
 
-__all__ = ["LIMIT", "Frame", "pack", "unpack"]
+__all__ = ["LIMIT", "Frame", "bundle", "pack", "unbundle", "unpack"]
 
 MAGIC = b"ARCH"
 VERSION = 1
@@ -118,6 +119,46 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
     if start != view.nbytes:
         raise UpdateRefused("bytes behind the end of a frame", got=view.nbytes - start)
     return Frame(kind, fields, tuple(arrays))
+
+
+def bundle(replies: Sequence[Sequence[Part] | str]) -> list[Part]:
+    """Return several messages as the pieces of one buffer; a text says why there is none."""
+    bodies = [[reply.encode()] if isinstance(reply, str) else reply for reply in replies]
+    sizes = [
+        -length(body) if isinstance(reply, str) else length(body)
+        for reply, body in zip(replies, bodies, strict=True)
+    ]
+    pieces: list[Part] = []
+    for size, body in zip([8 * len(sizes), *sizes], [[_sizes(sizes)], *bodies], strict=True):
+        pieces.extend(body)
+        if gap := _padded(abs(size)) - abs(size):
+            pieces.append(b"\0" * gap)
+    return pieces
+
+
+def unbundle(data: memoryview, count: int) -> list[memoryview | str]:
+    """Return the `count` messages of a `bundle` as views, or why there is none.
+
+    Raises:
+        UpdateRefused: the buffer does not hold what its table says.
+    """
+    view = memoryview(data).cast("B")
+    start = _padded(8 * count)
+    if view.nbytes < start:
+        raise UpdateRefused("a bundle is cut short", got=f"{view.nbytes} bytes")
+    sizes: list[int] = np.frombuffer(view[: 8 * count], "<i8").tolist()
+    if start + sum(_padded(abs(size)) for size in sizes) != view.nbytes:
+        raise UpdateRefused("a bundle does not hold what its table says", got=sizes[:8])
+    out: list[memoryview | str] = []
+    for size in sizes:
+        part = view[start : start + abs(size)]
+        out.append(part if size >= 0 else bytes(part).decode(errors="replace"))
+        start += _padded(abs(size))
+    return out
+
+
+def _sizes(sizes: Sequence[int]) -> bytes:
+    return np.array(sizes, "<i8").tobytes()
 
 
 def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:

@@ -1,0 +1,137 @@
+"""Clients trained side by side: the same rounds, the same meter, one client's fault its own."""
+
+import os
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+import torch
+
+from archipelago.client.training import LocalTraining
+from archipelago.client.workplace import Workplace
+from archipelago.core.seeds import Seed
+from archipelago.data.shards import Shards, Signature
+from archipelago.data.tasks import Classification
+from archipelago.engine.processes import Processes
+from archipelago.engine.serial import Serial
+from archipelago.federation.branch import Branch
+from archipelago.federation.cohort import Cohort
+from archipelago.federation.rounds import Federation, step
+from archipelago.nn.build import initialise
+from archipelago.space.graph import Graph, Node
+
+CLIENTS = 40
+SEED = Seed(5)
+TASK = Classification(classes=("a", "b", "c"))
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    counts = rng.integers(3, 30, CLIENTS)
+    owner = np.repeat(np.arange(CLIENTS), counts)
+    x = rng.standard_normal((len(owner), 4)).astype(np.float32)
+    rows = [np.flatnonzero(owner == client) for client in range(CLIENTS)]
+    return Shards.write(
+        tmp_path_factory.mktemp("blocks") / "shards",
+        signature=Signature(modality="table", shape=(4,), task=TASK),
+        names=[str(client) for client in range(CLIENTS)],
+        held_out=(),
+        x=x,
+        y=rng.integers(0, 3, len(owner)),
+        spans=[(own[1:], own[:1], own[:0]) for own in rows],
+        affine=([1.0] * 4, [0.0] * 4),
+    )
+
+
+@dataclass(frozen=True)
+class Torn:
+    """One client's rows cannot be read."""
+
+    shards: Shards
+    client: int
+
+    def train(self, client):
+        if client == self.client:
+            raise OSError("the disk gave up")
+        return self.shards.train(client)
+
+
+def federation(shards, engine, place=None, **options):
+    engine.open(Workplace(shards=place or shards, task=TASK))
+    return Federation(
+        engine=engine,
+        task=TASK,
+        train_rows=shards.train_rows,
+        validation_rows=shards.validation_rows,
+        seed=SEED,
+        **options,
+    )
+
+
+def start(width=8):
+    nodes = (
+        Node("hidden", "linear", ("input",), (("features", width),)),
+        Node("act", "act", ("hidden",), (("fn", "relu"),)),
+        Node("out", "linear", ("act",), (("features", 3),)),
+    )
+    graph = Graph((4,), nodes)
+    return Branch(
+        number=0, graph=graph, flat=initialise(graph, SEED), cohort=tuple(range(CLIENTS)), rounds=4
+    )
+
+
+def rounds(shards, engine, count=2, place=None, **options):
+    given = federation(shards, engine, place, **options)
+    branches, rows, incidents, paths = (start(),), [], [], {}
+    for _ in range(count):
+        done = step(given, branches, phase="search")
+        branches, paths = done.branches, {**paths, **done.paths}
+        rows += [replace(row, seconds=0.0) for row in done.rows]
+        incidents += done.incidents
+    engine.close()
+    return branches[0], rows, incidents, paths
+
+
+def test_blocks_equal_one_client_at_a_time(shards):
+    uneven = Cohort(dropout=0.1, stragglers=0.3, late="partial")
+    fast, seen, _, paths = rounds(
+        shards, Serial().start(), training=LocalTraining(batch=5, epochs=3), cohort=uneven
+    )
+    slow, plain, _, _ = rounds(
+        shards, Serial().start(), training=LocalTraining(batch=5, epochs=3, path="flat"),
+        cohort=uneven,
+    )  # fmt: skip
+    assert paths[0].name == "dense"
+    assert (fast.flat - slow.flat).abs().max() < 1e-5
+    by = {(row.round, row.client): row for row in plain}
+    assert len(seen) == len(plain) == 2 * CLIENTS
+    for row in seen:
+        same = replace(by[row.round, row.client], bytes_up=row.bytes_up)
+        assert row == same
+        # The loss is a number in the frame's header: its digits may differ by a few bytes.
+        assert abs(row.bytes_up - by[row.round, row.client].bytes_up) <= 64
+
+
+def test_every_number_of_workers_gives_the_bits_of_serial(shards):
+    expected, rows, _, _ = rounds(shards, Serial().start())
+    cores = len(os.sched_getaffinity(0))
+    for workers in (1, 2, 5):
+        with pytest.warns(UserWarning, match="share") if workers > cores else nullcontext():
+            engine = Processes(workers=workers).start()
+        branch, seen, _, _ = rounds(shards, engine)
+        assert torch.equal(branch.flat, expected.flat)
+        assert seen == rows
+
+
+def test_one_clients_fault_is_not_its_neighbours(shards):
+    whole, _, _, _ = rounds(shards, Serial().start(), count=1)
+    torn, rows, incidents, _ = rounds(
+        shards, Serial().start(), count=1, place=Torn(shards, client=7)
+    )
+    assert [(i.kind, i.client) for i in incidents] == [("refused", 7)]
+    assert "OSError: the disk gave up" in incidents[0].text
+    assert [row.client for row in rows if row.kind == "refused"] == [7]
+    assert torn.counted == 1
+    assert not torch.equal(torn.flat, whole.flat)
