@@ -135,3 +135,14 @@ def test_one_clients_fault_is_not_its_neighbours(shards):
     assert [row.client for row in rows if row.kind == "refused"] == [7]
     assert torn.counted == 1
     assert not torch.equal(torn.flat, whole.flat)
+
+
+def test_the_clock_says_where_a_round_went(shards):
+    engine = Serial().start()
+    given = federation(shards, engine)
+    step(given, (start(),), phase="search")
+    told = given.clock.profile()
+    engine.close()
+    assert {"frame", "select", "wait", "check", "combine"} <= set(told["coordinator"])
+    assert 0 < told["workers"]["0"]["busy"] <= told["whole"]
+    assert sum(told["coordinator"].values()) <= told["whole"]

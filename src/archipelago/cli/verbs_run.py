@@ -147,6 +147,9 @@ def search(
     ] = None,
     settings: _Set = None,
     as_json: _Json = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where time went; the report shows it.")
+    ] = False,
 ) -> None:
     """Search, train the winner, test it once, export and report."""
     _warm()
@@ -155,7 +158,7 @@ def search(
     run = load(file, settings or ())
     from archipelago.study.search import search as start
 
-    _follow(start(run, out), as_json)
+    _follow(start(run, out, profile=profile), as_json)
 
 
 def resume(

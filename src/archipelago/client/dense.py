@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archipelago.data.tasks import Classification
 from archipelago.space.graph import INPUT, Graph
 
 __all__ = ["OPS", "Dense", "Schedule", "descend"]
@@ -195,6 +196,12 @@ def descend(
 
 def _slope(task: Any, logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradient of each client's mean loss in its logits, and those means."""
+    if isinstance(task, Classification) and not task.weights:
+        logp = logits.flatten(0, 1).log_softmax(1)
+        index = y[:, None]
+        upper = logp.exp().scatter_add_(1, index, torch.full_like(logp[:, :1], -1.0))
+        means = -(logp.gather(1, index).view(share.shape) * share).sum(1)
+        return upper.view(logits.shape).mul_(share[..., None]), means
     flat = logits.flatten(0, 1).requires_grad_()
     with torch.enable_grad():
         means = (task.losses(flat, y).view(share.shape) * share).sum(1)

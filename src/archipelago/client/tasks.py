@@ -1,6 +1,7 @@
 """The two things that a server may ask of a client, as values that an engine can carry."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +71,7 @@ class Fit:
             with torch.no_grad():
                 return task.loss(model(inputs), targets).item()
 
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed.child("dropout").value())
+        with _stream(self.seed.child("dropout"), model.flat.device):
             done = self.training.fit(
                 model,
                 task,
@@ -208,6 +208,23 @@ class Evaluate:
             "examples": len(y),
         }
         return pack("score", fields, [vector])
+
+
+@contextmanager
+def _stream(seed: Seed, device: torch.device) -> Iterator[None]:
+    """Draw from `seed` inside the context, wherever the model lies; restore torch's own state."""
+    if device.type != "cpu":
+        with torch.random.fork_rng(devices=[device], device_type=device.type):
+            torch.manual_seed(seed.value())
+            yield
+        return
+    # `torch.manual_seed` also queues a seed, with a formatted stack, for devices that are absent.
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed.value())
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
 
 
 def _update(

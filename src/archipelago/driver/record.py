@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archipelago.core.clock import Clock
 from archipelago.core.trial import Outcome
 from archipelago.estimate.arena import Step
 from archipelago.journal.journal import Journal
@@ -21,13 +22,15 @@ SHARE = 20.0
 class Recorder:
     """Commits steps to a journal. How often it writes tensors depends on speed; results do not."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, clock: Clock | None = None) -> None:
         self.journal = journal
+        self.clock = clock or Clock()
         self._due = 0.0
 
     def light(self, step: Step, phase: str) -> None:
         """Commit a round's rows and curves, and its tensors' state if none is due yet."""
-        self.journal.commit("round", **_rows(step, phase))
+        with self.clock.of("journal"):
+            self.journal.commit("round", **_rows(step, phase))
 
     def due(self) -> bool:
         """Whether enough work has been done to write tensors again."""
@@ -53,6 +56,7 @@ class Recorder:
         )
         self.journal.collect()
         now = time.monotonic()
+        self.clock.add("journal", now - began)
         self._due = now + SHARE * (now - began)
 
     def put(self, tensor: Tensor) -> str:

@@ -20,11 +20,12 @@ from archipelago.client.keeping import Keeping, Terms, terms_of
 from archipelago.client.paths import Path, block
 from archipelago.client.tasks import Evaluate, Fit, FitBlock
 from archipelago.client.training import LocalTraining, Training, tuned
+from archipelago.core.clock import Clock
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.seeds import Seed
 from archipelago.core.update import Update
-from archipelago.engine.base import Result
+from archipelago.engine.base import Result, one_thread
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import parted, scored, updated
 from archipelago.federation.cohort import Cohort, Fate
@@ -48,6 +49,7 @@ class Federation:
         aggregator: how updates are averaged.
         server: what is done with the average.
         norm: largest L2 norm of an update; 0 accepts any finite one.
+        clock: where time goes.
     """
 
     engine: Any
@@ -60,6 +62,7 @@ class Federation:
     aggregator: WeightedMean = field(default_factory=WeightedMean)
     server: ServerOptimizer = field(default_factory=ServerSgd)
     norm: float = 0.0
+    clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ def message(
     return pack("model", fields, [t.numpy() for t in (terms.select(branch.flat), *extras)])
 
 
+@one_thread()  # beside busy workers a second thread makes the server's sums slower, not faster
 def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> Round:
     """Train every live branch for one round on its cohort.
 
@@ -143,28 +147,32 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         stay as they were.
     """
     live = [branch for branch in branches if branch.alive]
-    sides = {branch.number: _side(federation, branch) for branch in live}
+    clock = federation.clock
+    with clock.of("frame"):
+        sides = {branch.number: _side(federation, branch) for branch in live}
     visits: list[_Visit] = []
     rows: list[MeterRow] = []
     incidents: list[Incident] = []
-    for side in sides.values():
-        for visit in _visits(federation, side, phase):
-            if visit.fate.epochs:
-                visits.append(visit)
-            else:
-                rows.append(_absent(visit, phase))
-    # Largest first keeps every worker busy to the end of a round, and is a pure function of it.
-    visits.sort(key=lambda visit: (-visit.work, visit.client, visit.side.branch.number))
-    jobs = _jobs(visits)
-    tasks = [_task(federation, job, phase) for job in jobs]
+    with clock.of("select"):
+        for side in sides.values():
+            for visit in _visits(federation, side, phase):
+                if visit.fate.epochs:
+                    visits.append(visit)
+                else:
+                    rows.append(_absent(visit, phase))
+        # Largest first keeps every worker busy to the end of a round, and is a pure function of it.
+        visits.sort(key=lambda visit: (-visit.work, visit.client, visit.side.branch.number))
+        jobs = _jobs(visits)
+        tasks = [_task(federation, job, phase) for job in jobs]
     diverged: dict[int, str] = {}
     try:
-        for job, result in zip(jobs, federation.engine.map(tasks), strict=True):
+        for job, result in zip(jobs, clock.waiting(federation.engine.map(tasks)), strict=True):
             for visit, reply in zip(job, _replies(job, result), strict=True):
                 side, seconds = visit.side, result.seconds / len(job)
                 number = side.branch.number
                 try:
-                    update, seen, kept = _read(federation, visit, reply)
+                    with clock.of("check"):
+                        update, seen, kept = _read(federation, visit, reply)
                 except UpdateRefused as refusal:
                     rows.append(_fitted(visit, reply, seconds, phase, 0, refused=refusal.what))
                     incidents.append(
@@ -175,7 +183,8 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                     diverged[number] = refusal.what
                     continue
                 rows.append(_fitted(visit, reply, seconds, phase, seen))
-                federation.aggregator.fold(side.folding, update)
+                with clock.of("combine"):
+                    federation.aggregator.fold(side.folding, update)
                 if kept is not None:
                     extras = side.terms.extras
                     weight = federation.aggregator.weight(update.examples) if extras else 0.0
@@ -198,8 +207,9 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         if folding.count >= federation.cohort.minimum:
             layout = branch.graph.layout
             state = branch.server or federation.server.init(layout)
-            mean = federation.aggregator.finish(folding)
-            state, flat = federation.server.step(state, layout, branch.flat, mean)
+            with clock.of("combine"):
+                mean = federation.aggregator.finish(folding)
+                state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
             after = side.gathered.joined(after)
         elif branch.number in diverged and folding.count == 0:
@@ -217,6 +227,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     )
 
 
+@one_thread()
 def evaluate(
     federation: Federation,
     branches: Sequence[Branch],
@@ -271,7 +282,9 @@ def evaluate(
     rows: list[MeterRow] = []
     incidents: list[Incident] = []
     try:
-        for (branch, client), result in zip(pairs, federation.engine.map(tasks), strict=True):
+        for (branch, client), result in zip(
+            pairs, federation.clock.waiting(federation.engine.map(tasks)), strict=True
+        ):
             macs = branch.graph.macs * int(counts[client])
             row = MeterRow(
                 phase=phase,

@@ -28,6 +28,7 @@ __all__ = [
     "Release",
     "RoundCost",
     "Shipped",
+    "Spent",
 ]
 
 
@@ -272,6 +273,21 @@ class Protection:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Spent:
+    """Where wall-clock time went.
+
+    Attributes:
+        who: the coordinator or a worker.
+        what: `frame`, `check`, `combine`, `journal`, `wait`, `busy`, `idle`, ...
+        seconds: in all.
+    """
+
+    who: str
+    what: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
     """One finished run.
 
@@ -289,6 +305,7 @@ class Findings:
         classes: class names; empty for regression.
         client_test: one row a client; clients without test rows are left out.
         config: the resolved run file, as text.
+        profile: where time went, if the run was asked to tell.
         versions: package to version; `fingerprints`: data part to digest.
         limits: further sentences for "what it does not do".
         created: date as text; empty for a byte-identical page.
@@ -319,6 +336,7 @@ class Findings:
     releases: tuple[Release, ...] = ()
     shipped: Shipped | None = None
     events: tuple[Event, ...] = ()
+    profile: tuple[Spent, ...] = ()
     protection: Protection = field(default_factory=Protection)
     config: str = ""
     versions: Mapping[str, str] = field(default_factory=dict[str, str])

@@ -130,6 +130,12 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
             ("what", "where", "reason", "times"),
             [(e.kind, e.where, e.detail, e.count) for e in findings.events],
         )
+    if findings.profile:
+        yield "<h2>Where the time went</h2>" + _table(
+            "Wall-clock seconds of this machine; no result depends on them.",
+            ("who", "what", "seconds"),
+            [(s.who, s.what, f"{s.seconds:.2f}") for s in findings.profile],
+        )
     pairs = [("seed", findings.seed), *findings.versions.items(), *findings.fingerprints.items()]
     yield "<h2>Configuration</h2>" + _table("Versions and fingerprints.", ("name", "value"), pairs)
     yield f"<pre>{html(findings.config)}</pre>"

@@ -96,10 +96,20 @@ def gather(journal: Journal) -> page.Findings:
         releases=tuple(_releases(journal, facts["names"])),
         shipped=page.Shipped(**shipped[-1][1]) if shipped else None,
         events=tuple(_events(journal)),
+        profile=tuple(_spent(journal)),
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
     )
+
+
+def _spent(journal: Journal) -> Iterator[page.Spent]:
+    for _, data, _ in list(journal.events("profile"))[-1:]:
+        for what, seconds in data["coordinator"].items():
+            yield page.Spent(who="coordinator", what=what, seconds=seconds)
+        for worker, times in data["workers"].items():
+            for what, seconds in times.items():
+                yield page.Spent(who=f"worker {worker}", what=what, seconds=seconds)
 
 
 def _task(facts: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from safetensors.numpy import save as save_tensors
 from archipelago.client.workplace import Workplace
 from archipelago.config.load import dumps, loads
 from archipelago.config.run import Run
+from archipelago.core.clock import Clock
 from archipelago.core.errors import ConfigError, JournalError, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
@@ -79,12 +80,14 @@ class Result:
 class Study:
     """A run in a directory. Iterate over it for outcomes as they come, or over `events()`.
 
-    Nothing happens before it is iterated.
+    Nothing happens before it is iterated. With `profile` it writes where time went to
+    `profile.json`, and the report shows it.
     """
 
     run: Run
     directory: Path
     resumed: bool = False
+    profile: bool = False
     _stopping: bool = False
     _journal: Journal | None = None
     _result: Result | None = None
@@ -145,8 +148,9 @@ class Study:
             preprocess=run.preprocess,
         )
         shards = prepared.shards
-        line = Line(run=run, shards=shards, engine=engine, journal=journal)
-        recorder = Recorder(journal)
+        clock = Clock()
+        line = Line(run=run, shards=shards, engine=engine, journal=journal, clock=clock)
+        recorder = Recorder(journal, clock)
         state = self._restored(journal, prepared, line)
         yield Event(
             "started",
@@ -190,6 +194,7 @@ class Study:
                     self._keep_best(journal, recorder, at.champion)
                 yield from self._shown(name, at, step, journal)
                 if self._stopping:
+                    self._profiled(journal, clock)
                     journal.note("stopped", {"phase": name})
                     yield Event(
                         "stopped",
@@ -238,6 +243,7 @@ class Study:
         tested = {n: Tested.from_json(t) for n, t in state["tested"].items()}
         yield from self._verdict(shards.signature.task, tested, journal)
         flat = recorder.get(champions["final"].digest)
+        self._profiled(journal, clock)
         yield from (
             Event(kind, data)
             for kind, data in ship(
@@ -262,6 +268,11 @@ class Study:
                 "seconds": time.monotonic() - self._began,
             },
         )
+
+    def _profiled(self, journal: Journal, clock: Clock) -> None:
+        if self.profile:
+            journal.note("profile", clock.profile())
+            journal.write_text("profile.json", json.dumps(clock.profile(), indent=1))
 
     def _restored(self, journal: Journal, prepared: Prepared, line: Line) -> dict[str, Any]:
         last = journal.last(full=True)
@@ -418,15 +429,18 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
     }
 
 
-def search(run: Run, out: str | Path | None = None) -> Study:
+def search(run: Run, out: str | Path | None = None, *, profile: bool = False) -> Study:
     """Return a study that will run in the directory `out`, by default `runs/NAME`.
+
+    With `profile` it also writes where time went.
 
     Example:
         >>> study = search(run, "runs/digits")  # doctest: +SKIP
         >>> for outcome in study: print(outcome.score)  # doctest: +SKIP
         >>> study.result.export_onnx("digits.onnx")  # doctest: +SKIP
     """
-    return Study(run, Path(out) if out is not None else Path("runs") / run.name)
+    directory = Path(out) if out is not None else Path("runs") / run.name
+    return Study(run, directory, profile=profile)
 
 
 def resume(directory: str | Path, *, previous: bool = False) -> Study:

@@ -1,10 +1,11 @@
 """Which searches make up a study. Each is a plan over the same two loops."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from archipelago.config.run import Run
+from archipelago.core.clock import Clock
 from archipelago.core.errors import RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
@@ -46,12 +47,14 @@ class Line:
         shards: everybody's rows.
         engine: open on the workplace that `place(name)` names.
         journal: what earlier stages cost.
+        clock: where time goes.
     """
 
     run: Run
     shards: Shards
     engine: Any
     journal: Journal
+    clock: Clock = field(default_factory=Clock)
 
     def names(self) -> Iterator[str]:
         """Yield the stages in order."""
@@ -144,6 +147,7 @@ class Line:
         return Arena(
             federation=Federation(
                 engine=self.engine,
+                clock=self.clock,
                 task=shards.signature.task,
                 train_rows=rows,
                 validation_rows=shards.validation_rows,

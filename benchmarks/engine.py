@@ -1,0 +1,405 @@
+"""How fast federated rounds are: ours beside the peers, on the same work, taking turns.
+
+Every contestant is a process of its own that waits to be asked for a round; the rounds of all are
+interleaved, so that a busy machine is busy for everyone, and ratios are paired. The peers live in
+environments that this benchmark makes under --peers (`pip install`, once).
+
+    python benchmarks/engine.py --quick                  # ours against a plain loop; recorded peers
+    python benchmarks/engine.py --peers /tmp/peers --write benchmarks/results/engine.jsonl
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from bars import bar, interval, show, write
+
+HERE = Path(__file__).parent
+CONTEST = HERE / "contest"
+RESULTS = HERE / "results" / "engine.jsonl"
+PACKAGES = {
+    "flower": ["torch==2.13.0", "flwr[simulation]==1.41.0"],
+    "pfl": ["torch==2.13.0", "pfl==0.6.0"],
+}
+COHORTS = {"leaf": 20, "pfl": 20, "mlp": 100, "logistic": 100}
+TARGETS = {  # model -> (flower, pfl in one process, pfl at its best)
+    "leaf": (2.0, 1.8, 1.0),
+    "pfl": (2.0, 1.7, 1.0),
+    "mlp": (18.0, 3.5, 2.0),
+    "logistic": (100.0, 10.0, 2.0),
+}
+MACS = 12_273_152
+"""Multiply-accumulates of one example in the forward pass of McMahan's CNN."""
+
+
+class Contestant:
+    """A process that does one round each time it is asked."""
+
+    def __init__(self, command: list[str], **environment: str) -> None:
+        self._began = time.monotonic()
+        self._process = subprocess.Popen(
+            command,
+            cwd=CONTEST,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env={**os.environ, **environment},
+            start_new_session=True,
+        )
+        self._read()
+        self.first = time.monotonic() - self._began
+
+    def round(self) -> float:
+        """Return the seconds of one more round."""
+        self._say("go")
+        return self._read()
+
+    def end(self) -> None:
+        """Let it go."""
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        self._say("end")
+        try:
+            self._process.wait(20)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        for child in children:
+            try:
+                child.kill()
+            except psutil.NoSuchProcess:
+                continue
+
+    def _say(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def _read(self) -> float:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("round "):
+                return float(line.split()[1])
+        raise RuntimeError(f"a contestant ended: status {self._process.wait()}")
+
+
+def environment(home: Path, name: str) -> Path:
+    """Return a peer's Python, made with its packages if it is not there yet."""
+    python = home / name / "bin" / "python"
+    if not python.exists():
+        venv.create(home / name, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", *PACKAGES[name]], check=True)
+    return python
+
+
+def commands(model: str, home: Path | None) -> Iterator[tuple[str, list[str], dict[str, str]]]:
+    """Yield name, command and environment of every contestant."""
+    work = [model, str(COHORTS[model])]
+    yield "ours", [sys.executable, "ours.py", *work], {}
+    yield "plain", [sys.executable, "plain.py", *work], {}
+    if home is not None:
+        quiet = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+        yield "flower", [str(environment(home, "flower")), "flower.py", *work], quiet
+        python = environment(home, "pfl")
+        yield "pfl", [str(python), "pfl_research.py", *work], {}
+        two = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29713"]
+        yield "pfl-best", [str(python), *two, "pfl_research.py", *work], {"OMP_NUM_THREADS": "1"}
+
+
+def contest(model: str, home: Path | None, repeats: int) -> tuple[dict[str, list[float]], dict]:
+    """Return seconds a round of every contestant, taking turns, and of its first round."""
+    runners = {name: Contestant(line, **env) for name, line, env in commands(model, home)}
+    seconds: dict[str, list[float]] = {name: [] for name in runners}
+    try:
+        for turn in range(repeats + 1):
+            for name, runner in runners.items():
+                spent = runner.round()
+                if turn:  # the first turn warms caches
+                    seconds[name].append(spent)
+    finally:
+        for runner in runners.values():
+            runner.end()
+    return seconds, {name: runner.first for name, runner in runners.items()}
+
+
+def speed(model: str, home: Path | None, repeats: int) -> list[dict[str, Any]]:
+    """Measure one model, and compare."""
+    seconds, first = contest(model, home, repeats)
+    rate = {name: round(COHORTS[model] / median(times), 1) for name, times in seconds.items()}
+    more = {"client_rounds_a_second": rate, "seconds_to_first_round": first, "repeats": repeats}
+    lines = []
+    for peer, target in zip(("flower", "pfl", "pfl-best"), TARGETS[model], strict=True):
+        name = f"{model}: client-rounds/s against {peer}"
+        if peer in seconds:
+            lines.append(_ratio(name, seconds[peer], seconds["ours"], target, more))
+        else:
+            lines.append(_recorded(name, peer, seconds, target, more))
+    plain = _ratio(
+        f"{model}: client-rounds/s against a plain loop on one core",
+        seconds["plain"],
+        seconds["ours"],
+        1.0,
+        more,
+    )
+    return [show(line) for line in [*lines, plain]]
+
+
+def _ratio(
+    name: str, theirs: list[float], ours: list[float], target: float, more: dict[str, Any]
+) -> dict[str, Any]:
+    """A bar holds when the upper 95 % bound of the paired ratio reaches it."""
+    pairs = [a / b for a, b in zip(theirs, ours, strict=True)]
+    low, high = interval(pairs)
+    line = bar(name, median(pairs), target, low=low, high=high, source="measured", **more)
+    return {**line, "holds": high >= target}
+
+
+def _recorded(
+    name: str, peer: str, seconds: dict[str, list[float]], target: float, more: dict[str, Any]
+) -> dict[str, Any]:
+    """Multiply our ratio to the plain loop by the peer's recorded one."""
+    lines = (
+        [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    )
+    found = [line for line in lines if line["bar"] == name and line["source"] == "measured"]
+    mine = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
+    if not found:
+        return bar(name, float("nan"), target, source="never recorded", **more)
+    rates = found[-1]["client_rounds_a_second"]
+    factor = rates["plain"] / rates[peer]
+    low, high = interval(mine)
+    line = bar(
+        name, median(mine) * factor, target,
+        low=low * factor, high=high * factor, source=f"recorded {found[-1]['date']}", **more,
+    )  # fmt: skip
+    return {**line, "holds": high * factor >= target}
+
+
+def _multiply(_: int) -> float:
+    torch.set_num_threads(1)
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    best = 1e9
+    for _ in range(20):
+        began = time.perf_counter()
+        torch.mm(a, b)
+        best = min(best, time.perf_counter() - began)
+    return 2 * 1024**3 / best
+
+
+def share(repeats: int) -> list[dict[str, Any]]:
+    """Measure McMahan's CNN at batch 50 against what both cores multiply at once."""
+    cohort = 20
+    ours = Contestant([sys.executable, "ours.py", "leaf", str(cohort), "50"])
+    shares, peaks, rates = [], [], []
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        pool.map(_multiply, range(2), chunksize=1)
+        for _ in range(repeats):
+            peaks.append(sum(pool.map(_multiply, range(2), chunksize=1)))
+            rates.append(cohort / ours.round())
+            shares.append(rates[-1] * 50 * 3 * MACS * 2 / peaks[-1])
+    ours.end()
+    return [
+        show(
+            bar(
+                "leaf at batch 50: share of the two-core sgemm limit",
+                median(shares),
+                0.45,
+                source="measured",
+                sgemm_gflops=median(peaks) / 1e9,
+                client_rounds_a_second=median(rates),
+            )
+        )
+    ]
+
+
+def overhead(model: str, rounds: int) -> dict[str, Any]:
+    """Measure CPU time a client beyond `fit`, in one process with a journal."""
+    sys.path.insert(0, str(CONTEST))
+    from nets import clients
+    from ours import federation, start
+
+    from archipelago.client.training import LocalTraining
+    from archipelago.driver.record import Recorder
+    from archipelago.engine.serial import Serial
+    from archipelago.estimate.arena import settle
+    from archipelago.federation.branch import Heat
+    from archipelago.federation.rounds import step
+    from archipelago.journal.journal import Journal
+
+    spent = [0.0]
+
+    def timed(inner: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*given: Any, **named: Any) -> Any:
+            began = time.process_time()
+            try:
+                return inner(*given, **named)
+            finally:
+                spent[0] += time.process_time() - began
+
+        return run
+
+    cohort = COHORTS[model]
+    kept = LocalTraining._loop, LocalTraining.fit_block
+    LocalTraining._loop, LocalTraining.fit_block = timed(kept[0]), timed(kept[1])  # pyright: ignore[reportAttributeAccessIssue]
+    engine, beyond = Serial().start(), []
+    with tempfile.TemporaryDirectory() as folder:
+        given = federation(model, clients(model, cohort), Path(folder), engine, 10)
+        branch = start(model, cohort)
+        with Journal.create(Path(folder) / "run", meta={}) as journal:
+            recorder = Recorder(journal)
+            for _ in range(rounds + 1):
+                spent[0], began = 0.0, time.process_time()
+                done = step(given, (branch,), phase="search")
+                (branch,) = done.branches
+                heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
+                recorder.light(settle(heat, done), "search")
+                beyond.append((time.process_time() - began - spent[0]) / cohort * 1e3)
+    LocalTraining._loop, LocalTraining.fit_block = kept  # pyright: ignore[reportAttributeAccessIssue]
+    target, what = (5.0, "6 MB model") if model == "leaf" else (0.1, "stacked small models")
+    return show(
+        bar(
+            f"{what}: CPU ms a client beyond local training",
+            median(beyond[1:]),
+            target,
+            most=True,
+            source="measured",
+        )
+    )
+
+
+def memory(rounds: int) -> list[dict[str, Any]]:
+    """Measure the PSS of all our processes, cohort 50, 6 MB model, one row a client."""
+    ours = Contestant([sys.executable, "ours.py", "leaf", "50", "0"], ARCHIPELAGO_ROWS="2")
+    root = psutil.Process(ours._process.pid)
+    sizes: dict[int, float] = {}
+    for turn in range(2, rounds + 1):
+        ours.round()
+        if turn in (20, rounds):
+            tree = [root, *root.children(recursive=True)]
+            sizes[turn] = sum(p.memory_full_info().pss for p in tree) / 1e9
+    ours.end()
+    growth = sizes[rounds] / sizes[20]
+    return [
+        show(
+            bar(f"PSS of round {rounds} over round 20", growth, 1.05, most=True, source="measured")
+        ),
+        show(bar("PSS of all processes, GB", sizes[rounds], 1.2, most=True, source="measured")),
+    ]
+
+
+def idle(rounds: int) -> dict[str, Any]:
+    """Measure how busy workers are in a round of 50 clients of log-normal sizes."""
+    sys.path.insert(0, str(CONTEST))
+    from nets import SHAPES
+    from ours import federation, start
+
+    from archipelago.engine.processes import Processes
+    from archipelago.federation.rounds import step
+
+    rng = np.random.default_rng(1)
+    sizes = np.maximum(1, rng.lognormal(3.5, 1.0, 50)).astype(int)
+    assert sizes.max() <= sizes.sum() / 4
+    rows = [
+        (rng.standard_normal((n, *SHAPES["leaf"]), dtype=np.float32), rng.integers(0, 10, n))
+        for n in sizes
+    ]
+    engine, busy = Processes(workers=2).start(), []
+    with tempfile.TemporaryDirectory() as folder:
+        given, branch = federation("leaf", rows, Path(folder), engine, 10), start("leaf", 50)
+        for _ in range(rounds + 1):
+            began = time.perf_counter()
+            done = step(given, (branch,), phase="search")
+            wall = time.perf_counter() - began
+            (branch,) = done.branches
+            busy.append(sum(row.seconds for row in done.rows) / wall / 2)
+        engine.close()
+    return show(
+        bar("share of a round that workers are busy", mean(busy[1:]), 0.9, source="measured")
+    )
+
+
+def first_round() -> dict[str, Any]:
+    """Measure `archipelago search` to its first committed round, beyond `import torch`."""
+    beyond = []
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "import torch"], check=True)
+        torch_takes = time.monotonic() - began
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "run.toml"
+            verbs = [sys.executable, "-m", "archipelago"]
+            subprocess.run([*verbs, "new", "digits", str(file)], check=True, stdout=-3)
+            began = time.monotonic()
+            run = subprocess.Popen(
+                [*verbs, "search", str(file), "--out", folder + "/run", "--json"],
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert run.stdout is not None
+            for line in run.stdout:
+                if '"round"' in line:
+                    break
+            beyond.append(time.monotonic() - began - torch_takes)
+            run.kill()
+            run.wait()
+    return show(
+        bar(
+            "first round after `archipelago search`, seconds beyond `import torch`",
+            median(beyond),
+            1.5,
+            most=True,
+            source="measured",
+        )
+    )
+
+
+def main() -> None:
+    """Print one JSON line a bar."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--quick", action="store_true", help="ours against a plain loop only")
+    parser.add_argument("--peers", type=Path, help="where the peers' environments are, or go")
+    parser.add_argument("--only", nargs="*", help="models, or: share overhead memory idle first")
+    parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument("--write", type=Path, help="append the lines to a file")
+    given = parser.parse_args()
+    wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first"]
+    repeats = given.repeats or (3 if given.quick else 7)
+    lines: list[dict[str, Any]] = []
+    for name in wanted:
+        match name:
+            case "share":
+                lines += share(repeats)
+            case "overhead":
+                lines += [overhead("leaf", 3), overhead("logistic", 2 * repeats)]
+            case "memory":
+                lines += memory(30 if given.quick else 200)
+            case "idle":
+                lines.append(idle(repeats))
+            case "first":
+                lines.append(first_round())
+            case _:
+                lines += speed(name, None if given.quick else given.peers, repeats)
+    stamp = {"date": datetime.now(UTC).date().isoformat(), "load": os.getloadavg()[0]}
+    old = []
+    if given.write and given.write.exists():
+        old = [json.loads(line) for line in given.write.read_text().splitlines()]
+        new = {line["bar"] for line in lines}
+        old = [line for line in old if line["bar"] not in new]
+    write(given.write, [*old, *({**line, **stamp} for line in lines)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Where wall-clock time went. Volatile: no result depends on it."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+__all__ = ["Clock"]
+
+
+class Clock:
+    """Seconds by name, and how busy each worker was. Changed in place.
+
+    Attributes:
+        seconds: of the coordinator: `select`, `frame`, `wait`, `check`, `combine`, `journal`.
+        busy: of each worker, inside tasks.
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.busy: dict[int, float] = {}
+        self._began = time.monotonic()
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Count the time inside the context under `name`."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(name, time.perf_counter() - began)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Count `seconds` under `name`."""
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def waiting(self, results: Iterator[Any]) -> Iterator[Any]:
+        """Yield `results`, counting the time until each one comes, and its worker's work."""
+        while True:
+            with self.of("wait"):
+                result = next(results, None)
+            if result is None:
+                return
+            self.busy[result.worker] = self.busy.get(result.worker, 0.0) + result.seconds
+            yield result
+
+    def profile(self) -> dict[str, object]:
+        """Return it all as JSON data; `idle` is what of the whole a worker was not in a task."""
+        whole = time.monotonic() - self._began
+        return {
+            "whole": whole,
+            "coordinator": dict(sorted(self.seconds.items())),
+            "workers": {
+                str(worker): {"busy": busy, "idle": max(0.0, whole - busy)}
+                for worker, busy in sorted(self.busy.items())
+            },
+        }
