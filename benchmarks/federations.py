@@ -49,7 +49,7 @@ def measured(name: str, seed: int, sets: tuple[str, ...]) -> dict[str, Any]:
             last = journal.last(full=True)
             facts = next(data for _, data, _ in journal.events("facts"))
             giga = {p: journal.cost(p)["macs"] / 1e9 for p in ("search", "final", "hand-made")}
-        assert last is not None  # noqa: S101 - the run has just ended
+        assert last is not None
     task = task_from_json(facts["task"])
     tested = {n: Tested.from_json(t) for n, t in last.state["tested"].items()}
     row: dict[str, Any] = {
@@ -203,7 +203,10 @@ def main() -> None:
     lines: list[dict[str, Any]] = []
     for name in [options.only] if options.only else PRESETS:
         sets = QUICK if options.quick else ()
-        rows = [show(measured(name, seed, sets)) for seed in seeds]
+        rows: list[dict[str, Any]] = []
+        for seed in seeds:
+            rows.append(show(measured(name, seed, sets)))
+            write(options.write, [*lines, *rows])
         lines += [*rows, *map(show, summary(name, rows))]
         write(options.write, lines)
 

@@ -121,6 +121,11 @@ def test_faults_of_settings_sections_and_overrides_come_together() -> None:
             "cohort.clients: fewer clients than a cohort, got (5, 9). "
             "Lower cohort.clients to 5 or raise partition.clients to 9.",
         ),
+        (
+            "[partition]\nclients = 5\n[cohort]\nminimum = 9",
+            "cohort.minimum: a round cannot need more replies than it has clients, got (9, 5). "
+            "Lower minimum to 5.",
+        ),
         ('constraints = ["params < 0"]', "constraints: a limit must be above 0, got 0.0."),
     ],
 )

@@ -77,6 +77,10 @@ def test_semicolons_and_column_order_do_not_matter(tmp_path):
         ),
         ({"a": csv_text().replace("yes", "no")}, ["one class only", "['no']"]),
         ({"a": csv_text().replace(",yes", ",")}, ["labels are missing", "10 of 30 rows"]),
+        (
+            {"a": csv_text(), "b": csv_text().replace(",yes", ",nan")},
+            ["labels are missing", "10 of 60 rows", "10 of 'b'"],
+        ),
         ({"a": csv_text(), "b": csv_text(2)}, ["client 'b' has fewer rows", "got: 2"]),
         (
             {"a": "when,y\n" + "".join(f"0{1 + i % 9}/03/2024,{i % 2}\n" for i in range(30))},
@@ -98,6 +102,7 @@ def test_a_bad_file_is_named_with_its_remedy(tmp_path, texts, expected):
         made(source, tmp_path, Natural() if len(texts) > 1 else Iid(clients=1, least=3))
     for text in expected:
         assert text in str(caught.value)
+    assert "fix: " in str(caught.value)
 
 
 def test_missing_and_unreadable_files_are_named(tmp_path):

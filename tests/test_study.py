@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ import psutil
 import pytest
 
 from archipelago.config.load import loads
-from archipelago.core.errors import ConfigError, JournalError
+from archipelago.core.errors import ConfigError, DataError, JournalError, RunFailed
 from archipelago.deploy.session import Session
 from archipelago.journal.journal import Journal
+from archipelago.journal.lock import holder
 from archipelago.study.search import resume, search
 
 TEXT = """
@@ -36,6 +39,8 @@ candidates = 3
 first = 2
 last = 3
 generations = 2
+drop = "fraction"
+fraction = 0.25
 [strategy]
 kind = "regularized-evolution"
 population = 3
@@ -142,64 +147,89 @@ def test_a_stop_is_clean_and_resuming_gives_the_uninterrupted_run(plain, tmp_pat
     assert digest(tmp_path / "run") == plain
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from archipelago.config.load import loads
-from archipelago.study.search import resume, search
-if __name__ == "__main__":
-    directory = Path(sys.argv[2])
-    run = loads(Path(sys.argv[1]).read_text())
-    study = resume(directory) if directory.exists() else search(run, directory)
-    study.result
-"""
+class Killer:
+    """Talks to kill_script.py."""
+
+    def __init__(self):
+        path = Path(__file__).with_name("kill_script.py")
+        self.process = subprocess.Popen(
+            [sys.executable, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def __call__(self, directory, *, engine="serial", point=""):
+        text = TEXT.replace("{references}", "false").replace('"serial"', f'"{engine}"')
+        wanted = {"run": text, "directory": str(directory), "point": point}
+        self.process.stdin.write(json.dumps(wanted) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+@pytest.fixture(scope="module")
+def killer():
+    killer = Killer()
+    yield killer
+    killer.process.stdin.close()
+    killer.process.wait()
+    killer.process.stdout.close()
+
+
+POINTS = {
+    "before a blob": "before-blob:2",
+    "blob without row": "blob-without-row:2",
+    "mid-race": "after-row:2",
+    "after a generation": "after-row:5",
+    "before best": "best-before:1",
+    "after best": "best-after:2",
+    "in final training": "after-row:9",
+}
+
+
+@pytest.mark.parametrize("point", POINTS.values(), ids=POINTS)
+def test_a_kill_at_any_point_loses_nothing(plain, tmp_path, killer, point):
+    assert killer(tmp_path / "run", point=point)["code"] == -signal.SIGKILL
+    assert killer(tmp_path / "run")["code"] == 0
+    assert digest(tmp_path / "run") == plain
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory, killer):
+    directory = tmp_path_factory.mktemp("parallel") / "run"
+    assert killer(directory, engine="processes")["code"] == 0
+    return digest(directory)
 
 
 @pytest.mark.parametrize(
-    "point",
+    ("where", "group"),
     [
-        "before-blob:2",
-        "blob-without-row:1",
-        "after-row:3",
-        "best-before:1",
-        "best-after:1",
-        "after-row:6",
+        ("mid-race", False),
+        ("before a blob", True),
+        ("mid-race", True),
+        ("before best", True),
+        ("in final training", True),
     ],
 )
-def test_a_kill_at_any_point_loses_nothing(plain, tmp_path, point):
-    script, text, directory = tmp_path / "go.py", tmp_path / "run.toml", tmp_path / "run"
-    script.write_text(SCRIPT)
-    text.write_text(TEXT.replace("{references}", "false"))
-    command = [sys.executable, str(script), str(text), str(directory)]
-    environment = {**os.environ, "ARCHIPELAGO_FAILPOINT": point}
-    killed = subprocess.run(command, env=environment, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    subprocess.run(command, check=True, capture_output=True)
-    assert digest(directory) == plain
-
-
-def test_killing_the_whole_group_leaves_nothing_behind(tmp_path):
-    script, text, directory = tmp_path / "go.py", tmp_path / "run.toml", tmp_path / "run"
-    script.write_text(SCRIPT)
-    text.write_text(TEXT.replace("{references}", "false").replace('"serial"', '"processes"'))
-    environment = {**os.environ, "ARCHIPELAGO_FAILPOINT": "after-row:4"}
-    command = [sys.executable, str(script), str(text), str(directory)]
-    before = set(Path("/dev/shm").iterdir())
-    killed = subprocess.run(command, env=environment, capture_output=True)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    psutil.wait_procs(
-        [p for p in psutil.process_iter() if str(script) in " ".join(_words(p))], timeout=10
-    )
-    assert not [p for p in psutil.process_iter() if str(script) in " ".join(_words(p))]
+def test_a_kill_leaves_no_worker_no_memory_and_no_lock(parallel, tmp_path, killer, where, group):
+    directory, before = tmp_path / "run", set(Path("/dev/shm").iterdir())
+    point = POINTS[where] + (":group" if group else "")
+    killed = killer(directory, engine="processes", point=point)
+    assert killed["code"] == -signal.SIGKILL
+    ends = time.monotonic() + 20
+    while (left := _members(killed["session"])) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not left
     assert set(Path("/dev/shm").iterdir()) == before
-    subprocess.run(command, check=True, capture_output=True)
+    assert holder(directory / "lock") is None
+    assert killer(directory, engine="processes")["code"] == 0
+    assert digest(directory) == parallel
 
 
-def _words(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
+def _members(session):
+    found = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
 
 
 def test_a_constraint_that_no_architecture_meets_is_named(tmp_path):
@@ -224,3 +254,54 @@ def test_reference_lines_cost_clients_what_the_run_costs(whole):
     for theirs in (macs["hand-made"], macs["pooled"], macs["random"] + macs["random-final"]):
         # Whole rounds only: never more than ours, and short of it by less than a few rounds.
         assert 0.7 * ours <= theirs <= ours
+
+
+@pytest.mark.parametrize(
+    ("sets", "text"),
+    [
+        (['constraints=["params < 10"]'], "no architecture meets the constraints"),
+        (['partition={kind="natural"}'], "no natural owners"),
+        (["cohort.clients=3", "split.held_out=4"], "fewer clients than a cohort"),
+    ],
+)
+def test_a_run_that_could_not_begin_leaves_no_directory(tmp_path, sets, text):
+    with pytest.raises((ConfigError, DataError), match=text):
+        search(run_of(False, *sets), tmp_path / "run").result  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").write_text("keep me")
+    with pytest.raises((ConfigError, DataError), match=text):
+        search(run_of(False, *sets), mine).result  # noqa: B018
+    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+
+
+def test_clients_that_never_answer_end_the_run_with_advice(tmp_path):
+    with pytest.raises(RunFailed, match=r"every candidate failed[\s\S]*enough replies") as caught:
+        search(run_of(False, "cohort.dropout=1.0"), tmp_path / "run").result  # noqa: B018
+    assert "cohort.dropout" in str(caught.value)
+
+
+def test_a_diverging_search_says_what_to_lower(tmp_path):
+    sets = ("client.learning_rate=100.0", "client.epochs=20", 'space.activations=["relu"]')
+    with pytest.raises(RunFailed, match=r"every candidate failed[\s\S]*learning_rate"):
+        search(run_of(False, *sets), tmp_path / "run").result  # noqa: B018
+
+
+def test_a_corrupt_tensor_is_named_and_the_commit_before_goes_on(plain, tmp_path, monkeypatch):
+    monkeypatch.setattr("archipelago.driver.record.SHARE", 0.0)  # tensors with every commit
+    study = search(run_of(), tmp_path / "run")
+    for event in study.events():
+        if event.kind == "round" and event.data["phase"] == "final" and event.data["round"] == 4:
+            study.stop()
+    with Journal.open(tmp_path / "run", write=False) as journal:
+        last, before = journal.last(full=True), journal.previous()
+        (digest_,) = set(last.blobs.values()) - set(before.blobs.values())
+    (path,) = (tmp_path / "run" / "blobs").rglob(digest_)
+    path.write_bytes(b"\1" + path.read_bytes()[1:])
+    with pytest.raises(
+        JournalError, match=rf"{digest_}: a tensor file is corrupt[\s\S]*--previous"
+    ):
+        resume(tmp_path / "run").result  # noqa: B018
+    resume(tmp_path / "run", previous=True).result  # noqa: B018
+    assert digest(tmp_path / "run") == plain

@@ -90,13 +90,30 @@ class Run:
         if faults:
             raise ConfigFaults("the choices of [tune]", faults)
         holders = getattr(self.partition, "clients", None)
+        if isinstance(holders, int) and holders > 0:
+            self.check_clients(holders)
+
+    def check_clients(self, clients: int) -> None:
+        """Check what depends on how many clients there are.
+
+        Raises:
+            IncompatibleParts: they are fewer than a cohort, or than the replies a round needs.
+        """
         sampled = getattr(self.cohort, "clients", 0)
-        if isinstance(holders, int) and 0 < holders < sampled:
+        if clients < sampled:
             raise IncompatibleParts(
                 "fewer clients than a cohort",
-                got=(holders, sampled),
+                got=(clients, sampled),
                 where="cohort.clients",
-                fix=f"lower cohort.clients to {holders} or raise partition.clients to {sampled}",
+                fix=f"lower cohort.clients to {clients} or raise partition.clients to {sampled}",
+            )
+        needed = getattr(self.cohort, "minimum", 1)
+        if needed > 1 and self.cohort.count(clients) < needed:
+            raise IncompatibleParts(
+                "a round cannot need more replies than it has clients",
+                got=(needed, self.cohort.count(clients)),
+                where="cohort.minimum",
+                fix=f"lower minimum to {self.cohort.count(clients)}",
             )
 
     @property

@@ -330,8 +330,10 @@ def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Reg
 
 
 def _log_softmax(z: np.ndarray) -> np.ndarray:
-    shifted = z - z.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    # A network that diverged gives infinities: the loss is then NaN, which is how it is told.
+    with np.errstate(invalid="ignore"):
+        shifted = z - z.max(1, keepdims=True)
+        return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def _log_odds(log_p: np.ndarray) -> np.ndarray:

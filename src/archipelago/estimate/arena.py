@@ -15,7 +15,10 @@ from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph
 from archipelago.space.joint import settings
 
-__all__ = ["Arena", "Estimator", "Step", "begin", "judge", "outcomes", "settle", "share"]
+__all__ = ["Arena", "Estimator", "SILENT", "Step", "begin", "judge", "outcomes", "settle", "share"]
+
+SILENT = "no round had enough replies"
+"""Why a candidate failed whose clients never answered in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +179,6 @@ def _outcome(proposal: Proposal, branch: Branch) -> Outcome:
         status="failed" if failed else ("dropped" if branch.status == "dropped" else "done"),
         metrics={} if failed else branch.metrics,
         costs=costs,
-        reason=branch.reason or ("no round had enough replies" if failed else None),
+        reason=SILENT if failed and branch.status != "failed" else branch.reason or None,
         fidelity=proposal.fidelity,
     )

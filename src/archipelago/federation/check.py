@@ -81,7 +81,8 @@ def updated(
     }
     if not all(np.isfinite(array).all() for array in further.values()):
         raise UpdateRefused("the update's further vectors are not finite", got=list(wanted))
-    length = float(np.linalg.norm(delta))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused in the next lines
+        length = float(np.linalg.norm(delta))
     if not math.isfinite(length):
         raise UpdateRefused(
             "the update holds numbers that are not finite",

@@ -1,6 +1,7 @@
 """The journal of a run: a commit is all or nothing, and nothing else is ever seen."""
 
 import json
+import shutil
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -133,6 +134,19 @@ class Journal:
         self._connection.close()
         if self._lock is not None:
             self._lock.release()
+
+    def discard(self) -> None:
+        """Remove the run, and its directory where nothing else is in it; it is closed then."""
+        self._connection.close()
+        with guarded(self.directory, self._path):
+            for path in (*self.directory.glob(f"{DATABASE}*"), self.directory / "run.toml"):
+                path.unlink(missing_ok=True)
+            shutil.rmtree(self.directory / "blobs")
+            if self._lock is not None:
+                (self.directory / "lock").unlink(missing_ok=True)
+                self._lock.release()
+            if not any(self.directory.iterdir()):
+                self.directory.rmdir()
 
     # -- writing -------------------------------------------------------------------------------
 

@@ -110,6 +110,7 @@ def plan(run: Run) -> Plan:
             directory=directory,
             preprocess=run.preprocess,
         ).shards
+        run.check_clients(len(shards.training))
         signature = shards.signature
         space = run.family.space(signature.shape, signature.outputs)
         graphs, allowed = _sampled(run, space, signature, seed.child("plan").rng())

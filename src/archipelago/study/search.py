@@ -15,7 +15,7 @@ from archipelago.client.workplace import Workplace
 from archipelago.config.load import dumps, loads
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
-from archipelago.core.errors import ConfigError, JournalError, RunFailed
+from archipelago.core.errors import ArchipelagoError, ConfigError, JournalError, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.key import TestKey
@@ -23,7 +23,7 @@ from archipelago.data.prepare import Prepared, prepare
 from archipelago.data.tasks import task_to_json
 from archipelago.driver.loop import Champion, Position, explore
 from archipelago.driver.record import Recorder
-from archipelago.estimate.arena import Step
+from archipelago.estimate.arena import SILENT, Step
 from archipelago.federation.branch import Branch
 from archipelago.federation.rounds import Federation, evaluate
 from archipelago.journal.journal import Journal
@@ -130,6 +130,12 @@ class Study:
             try:
                 journal.write_text("run.toml", dumps(self.run))
                 yield from self._line(journal, engine)
+            except ArchipelagoError:
+                # Nothing was trained: the same command shall work once the fault is mended.
+                if not self.resumed and {c.kind for c in journal.commits()} <= {"prepared"}:
+                    shutil.rmtree(self.directory / "cache", ignore_errors=True)
+                    journal.discard()
+                raise
             finally:
                 engine.close()
 
@@ -148,6 +154,7 @@ class Study:
             preprocess=run.preprocess,
         )
         shards = prepared.shards
+        run.check_clients(len(shards.training))
         clock = Clock()
         line = Line(run=run, shards=shards, engine=engine, journal=journal, clock=clock)
         recorder = Recorder(journal, clock)
@@ -219,7 +226,9 @@ class Study:
                     "every candidate failed",
                     got="; ".join(reasons)[:400],
                     where=name,
-                    fix="lower client.learning_rate, or set client.clip",
+                    fix="lower cohort.minimum or cohort.dropout, or raise cohort.deadline"
+                    if all(reason == SILENT for reason in reasons)
+                    else "lower client.learning_rate, or set client.clip",
                 )
             state = {
                 "fingerprint": state["fingerprint"],

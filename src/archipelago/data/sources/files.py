@@ -166,7 +166,12 @@ def expand(paths: Sequence[str]) -> list[Path]:
     for path in paths:
         found = sorted(glob(path)) if any(c in path for c in "*?[") else [path]
         if not found:
-            raise DataError("no file fits this pattern", got=path, where="data.paths")
+            raise DataError(
+                "no file fits this pattern",
+                got=path,
+                where="data.paths",
+                fix="paths begin at the run file; name files that are there",
+            )
         out.extend(Path(item) for item in found)
     for path in out:
         if not path.exists():

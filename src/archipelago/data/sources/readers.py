@@ -27,7 +27,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
             fix="save it as UTF-8",
         ) from None
     except (OSError, EOFError) as error:
-        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+        raise _unreadable(path, error) from None
     if not text.strip():
         raise DataError("the file is empty", where=str(path), fix="check where it came from")
     first = text.split("\n", 1)[0]
@@ -35,7 +35,9 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     try:
         header, *rows = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
-        raise DataError("the file is not CSV", got=str(error), where=str(path)) from None
+        raise DataError(
+            "the file is not CSV", got=str(error), where=str(path), fix="export it as CSV again"
+        ) from None
     names = [name.strip() for name in header]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice or "" in names:
@@ -47,7 +49,9 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         )
     rows = [row for row in rows if row]
     if not rows:
-        raise DataError("the file has a header and no rows", where=str(path))
+        raise DataError(
+            "the file has a header and no rows", where=str(path), fix="add rows, or leave it out"
+        )
     for number, row in enumerate(rows, start=2):
         if len(row) != len(names):
             raise DataError(
@@ -67,7 +71,11 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     out: dict[str, np.ndarray] = {}
     name = ""
     if not zipfile.is_zipfile(path):
-        raise DataError("the file cannot be read: it is not an NPZ archive", where=str(path))
+        raise DataError(
+            "the file cannot be read: it is not an NPZ archive",
+            where=str(path),
+            fix="write it with numpy.savez(path, x=..., y=...)",
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
@@ -80,11 +88,16 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 where=str(path),
                 fix="save numbers or fixed-width text, e.g. x.astype('float32')",
             ) from None
-        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+        raise _unreadable(path, error) from None
     except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError("the file cannot be read", got=str(error), where=str(path)) from None
+        raise _unreadable(path, error) from None
     if not out or any(len(array) == 0 for array in out.values() if array.ndim):
-        raise DataError("the file holds no rows", got=sorted(out), where=str(path))
+        raise DataError(
+            "the file holds no rows",
+            got=sorted(out),
+            where=str(path),
+            fix="add rows, or leave it out",
+        )
     return out
 
 
@@ -97,9 +110,9 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:
-        raise DataError("the file cannot be read", got=str(error)[:200], where=str(path)) from None
+        raise _unreadable(path, error) from None
     if table.num_rows == 0:
-        raise DataError("the file holds no rows", where=str(path))
+        raise DataError("the file holds no rows", where=str(path), fix="add rows, or leave it out")
     out: dict[str, np.ndarray] = {}
     for name in table.column_names:
         values = table.column(name).to_pylist()
@@ -115,3 +128,12 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
         else:
             out[name] = np.array(["" if v is None else str(v) for v in values], dtype=np.str_)
     return out
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        "the file cannot be read",
+        got=str(error)[:200],
+        where=str(path),
+        fix="check that it is a whole file of its kind and that you may read it",
+    )

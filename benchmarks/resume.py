@@ -1,0 +1,181 @@
+"""Runs that are killed at random instants and resumed, beside one that never was.
+
+    python benchmarks/resume.py [--quick] [--kills N] [--seed N] [--write FILE]
+
+A run of the command line, with worker processes, is killed with SIGKILL at an instant drawn
+uniformly over its whole duration: by turns the coordinator alone, and its whole process group.
+Then no worker, shared-memory segment or lock may be left, and `archipelago resume` must end with
+the same columns (all that are not volatile) and the same tensors as the run that was left alone.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import psutil
+from bars import bar, show, write
+
+from archipelago.journal.journal import Journal
+from archipelago.journal.lock import holder
+
+RUN = """
+name = "killed"
+seed = 11
+[data]
+kind = "wine"
+[partition]
+kind = "iid"
+clients = 8
+[space]
+kind = "table-mlp"
+[strategy]
+kind = "regularized-evolution"
+population = 4
+sample = 2
+[estimator]
+kind = "race"
+candidates = 4
+first = 3
+last = 6
+generations = 3
+drop = "fraction"
+[client]
+kind = "local"
+learning_rate = 0.1
+[engine]
+kind = "processes"
+workers = 2
+[budget]
+trials = 12
+[final]
+rounds = 20
+"""
+
+
+def started(file: Path, out: Path) -> subprocess.Popen[bytes]:
+    """Start the run, or go on with it, in a session of its own."""
+    verb = ["resume", str(out)] if out.exists() else ["search", str(file), "--out", str(out)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "archipelago", *verb],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+
+
+def finished(file: Path, out: Path) -> tuple[str, float]:
+    """Run to the end; return its identity and how many seconds it took."""
+    began = time.monotonic()
+    process = started(file, out)
+    said = process.communicate()[1]
+    if process.returncode:
+        raise SystemExit(said.decode())
+    return identity(out), time.monotonic() - began
+
+
+def identity(out: Path) -> str:
+    """Return the digest of all that must be equal, after reading every tensor it names."""
+    with Journal.open(out, write=False) as journal:
+        last = journal.last(full=True)
+        for digest in {*journal.pins().values(), *(last.blobs.values() if last else ())}:
+            journal.get(digest)  # verified against its name
+        rows = [replace(row, seconds=0.0) for row in journal.meter()]
+        told = (rows, list(journal.outcomes()), sorted(journal.pins().items()))
+        return f"{journal.digest()} {hash_of(told)}"
+
+
+def hash_of(value: Any) -> str:
+    """Return a digest of a value's text."""
+    from hashlib import blake2b
+
+    return blake2b(repr(value).encode(), digest_size=16).hexdigest()
+
+
+def members(session: int) -> list[int]:
+    """Return the processes of a session that still run."""
+    found: list[int] = []
+    for process in psutil.process_iter():
+        with suppress(OSError, psutil.Error):
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any] | None:
+    """Kill a run after so many seconds and finish it; None where it had already ended."""
+    before = set(Path("/dev/shm").iterdir())
+    process = started(file, out)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(after)
+        process.communicate()
+        return None
+    (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
+    process.communicate()
+    ends = time.monotonic() + 20
+    while (left := members(process.pid)) and time.monotonic() < ends:
+        time.sleep(0.05)
+    locked = holder(out / "lock") is not None
+    reached = "nothing"
+    if (out / "journal.sqlite").exists():
+        with Journal.open(out, write=False) as journal:
+            phases = [row.phase for row in journal.meter()]
+            reached = phases[-1] if phases else "nothing"
+    return {
+        "after": round(after, 2),
+        "group": group,
+        "reached": reached,
+        "workers_left": len(left),
+        "segments_left": len(set(Path("/dev/shm").iterdir()) - before),
+        "locked": locked,
+        "identity": finished(file, out)[0],
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true", help="three kills")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--write", type=Path)
+    options = parser.parse_args()
+    kills, rng = 3 if options.quick else options.kills, Random(options.seed)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.toml"
+        file.write_text(RUN)
+        whole, seconds = finished(file, Path(folder) / "whole")
+        while len(rows) < kills:
+            instant = rng.uniform(0, seconds)
+            out = Path(folder) / f"run-{instant:.6f}"
+            row = killed(file, out, after=instant, group=len(rows) % 2 == 1)
+            if row is not None:
+                same = row.pop("identity") == whole
+                rows.append(show({**row, "identical": same}))
+    clean = [r for r in rows if not (r["workers_left"] or r["segments_left"] or r["locked"])]
+    bars = [
+        bar(
+            "resumed runs identical to the uninterrupted one",
+            sum(row["identical"] for row in rows),
+            kills,
+            reached=dict(Counter(row["reached"] for row in rows)),
+        ),
+        bar("kills that left no worker, no shared memory, no lock", len(clean), kills),
+    ]
+    for line in bars:
+        show(line)
+    write(options.write, [*rows, *bars])
+
+
+if __name__ == "__main__":
+    main()
