@@ -32,7 +32,14 @@ for _verb in (
     verbs_run.resume,
 ):
     app.command(rich_help_panel=_RUN)(_verb)
-for _verb in (verbs_ship.report, verbs_ship.export, verbs_ship.predict, verbs_ship.runs):
+for _verb in (
+    verbs_ship.report,
+    verbs_ship.export,
+    verbs_ship.predict,
+    verbs_ship.runs,
+    verbs_ship.compare,
+    verbs_ship.reproduce,
+):
     app.command(rich_help_panel=_SHIP)(_verb)
 app.add_typer(verbs_learn.data, name="data", rich_help_panel=_LEARN)
 for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.doctor):

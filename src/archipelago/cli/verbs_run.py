@@ -140,8 +140,8 @@ def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
     print("\n".join(plan_lines(found)))
 
 
-def search(
-    file: _File,
+def search(  # noqa: PLR0917 - typer's way to declare options
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Run file (TOML).")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME of the run.")
     ] = None,
@@ -150,8 +150,32 @@ def search(
     profile: Annotated[
         bool, typer.Option("--profile", help="Write where time went; the report shows it.")
     ] = False,
+    finished: Annotated[
+        Path | None,
+        typer.Option("--continue", metavar="DIR", help="Go on with this finished run instead."),
+    ] = None,
+    trials: Annotated[
+        str, typer.Option(metavar="+N", help="With --continue: so many candidates more.")
+    ] = "",
 ) -> None:
     """Search, train the winner, test it once, export and report."""
+    from archipelago.core.errors import ConfigError
+
+    if finished is not None:
+        if file or out or settings:
+            fix = "archipelago search --continue DIR --trials +20"
+            raise ConfigError("a continued run keeps its own settings", where="search", fix=fix)
+        _warm()
+        from archipelago.study.extend import extend
+
+        _follow(extend(finished, _more(trials)), as_json)
+        return
+    if trials:
+        fix = "without --continue, write --set budget.trials=N"
+        raise ConfigError("goes with --continue only", got=trials, where="--trials", fix=fix)
+    if file is None:
+        fix = "archipelago search FILE, or --continue DIR --trials +20"
+        raise ConfigError("which run file?", where="search", fix=fix)
     _warm()
     from archipelago.config.load import load
 
@@ -159,6 +183,16 @@ def search(
     from archipelago.study.search import search as start
 
     _follow(start(run, out, profile=profile), as_json)
+
+
+def _more(trials: str) -> int:
+    from archipelago.core.errors import ConfigError
+
+    try:
+        return int(trials)
+    except ValueError:
+        fix = "write --trials +20"
+        raise ConfigError("must be a whole number", got=trials, where="--trials", fix=fix) from None
 
 
 def resume(

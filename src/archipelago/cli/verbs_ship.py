@@ -1,11 +1,15 @@
-"""What becomes of runs: report, export, predict, runs."""
+"""What becomes of runs: report, export, predict, runs, compare, reproduce."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-__all__ = ["export", "predict", "report", "runs"]
+if TYPE_CHECKING:
+    from archipelago.study.search import Event
+
+__all__ = ["compare", "export", "predict", "report", "reproduce", "runs"]
 
 _Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.")]
 
@@ -21,14 +25,49 @@ def report(directory: _Run) -> None:
     print(f"report: {path}")
 
 
-def export(
+def export(  # noqa: PLR0917 - typer's way to declare options
     directory: _Run,
-    onnx: Annotated[Path, typer.Option("--onnx", metavar="PATH", help="The file to write.")],
+    onnx: Annotated[
+        Path, typer.Option("--onnx", metavar="PATH", help="The file to write; a folder: --front.")
+    ],
+    number: Annotated[
+        int | None, typer.Option(metavar="N", help="Another candidate of the search.")
+    ] = None,
+    max_macs: Annotated[
+        str, typer.Option(metavar="X", help="The best one with at most so many MACs, e.g. 2M.")
+    ] = "",
+    max_bytes: Annotated[
+        str, typer.Option(metavar="X", help="The best one whose file is no larger, e.g. 40k.")
+    ] = "",
+    front: Annotated[
+        bool, typer.Option("--front", help="Every candidate on the Pareto front.")
+    ] = False,
+    train: Annotated[
+        bool, typer.Option("--train", help="Train what is chosen to the end first.")
+    ] = False,
 ) -> None:
-    """Write a run's network as ONNX: the tested one, or the best so far."""
+    """Write a network as ONNX: the tested one, or the best so far; or the one that you choose."""
+    from archipelago.cli.amounts import bound
+    from archipelago.core.errors import ConfigError
     from archipelago.study.export import export as write
+    from archipelago.study.export import export_front
 
-    what = write(directory, onnx)
+    ways = {"--number": number is not None, "--max-macs or --max-bytes": max_macs or max_bytes}
+    if sum(bool(way) for way in (*ways.values(), front)) > 1:
+        fix = f"give one of {', '.join(ways)}, --front"
+        raise ConfigError("these choices exclude each other", where="export", fix=fix)
+    if front:
+        for path, what in export_front(directory, onnx, train=train):
+            print(f"exported {path}: {what}")
+        return
+    what = write(
+        directory,
+        onnx,
+        number=number,
+        max_macs=bound("--max-macs", max_macs),
+        max_bytes=bound("--max-bytes", max_bytes),
+        train=train,
+    )
     print(f"exported {onnx}: {what}")
 
 
@@ -43,6 +82,54 @@ def predict(
     from archipelago.cli.predicting import predicted
 
     predicted(model, rows, out)
+
+
+def compare(
+    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Of finished runs.")],
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="A page to write, too.")
+    ] = None,
+) -> None:
+    """Set runs side by side: test scores over seeds, paired differences, and what each cost."""
+    from archipelago.report.comparison import lines, render
+    from archipelago.study.compare import compare as set_side_by_side
+
+    found = set_side_by_side(directories)
+    print("\n".join(lines(found)))
+    if page is not None:
+        page.write_text(render(found), encoding="utf-8")
+        print(f"wrote {page}")
+
+
+def reproduce(
+    directory: _Run,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep the repetition here.")
+    ] = None,
+) -> None:
+    """Run a finished run again from its journal, and say whether the bits agree."""
+    from archipelago.cli.watch import follow
+    from archipelago.study.reproduce import Verdict
+    from archipelago.study.reproduce import reproduce as again
+
+    found: list[Verdict] = []
+
+    def events() -> Iterator["Event"]:
+        for event in again(directory, out):
+            if isinstance(event, Verdict):
+                found.append(event)
+            else:
+                yield event
+
+    follow(events(), lambda: None, as_json=False)
+    verdict = found[0]
+    counts = ", ".join(f"{count} {what}s" for what, count in verdict.counts.items() if count)
+    if verdict.same:
+        print(f"the bits agree: {counts}")
+        return
+    print(f"the bits do not agree; first differences among {counts}:")
+    print("\n".join(f"  {line}" for line in verdict.differences))
+    raise typer.Exit(1)
 
 
 def runs(

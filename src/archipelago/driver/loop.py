@@ -14,6 +14,7 @@ from torch import Tensor
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.driver.budget import Budget
+from archipelago.driver.front import Kept, pareto
 from archipelago.driver.record import Recorder
 from archipelago.estimate.arena import Arena, Estimator, Step
 from archipelago.federation.branch import Heat
@@ -66,6 +67,7 @@ class Position:
         generation: of `heat`, or of the next one.
         trials: proposals scored.
         champion: the best so far.
+        front: candidates that nobody beats in score and costs, where the stage keeps them.
     """
 
     strategy: Any = None
@@ -73,6 +75,7 @@ class Position:
     generation: int = 0
     trials: int = 0
     champion: Champion | None = None
+    front: tuple[Kept, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
@@ -82,6 +85,7 @@ class Position:
             "generation": self.generation,
             "trials": self.trials,
             "champion": self.champion.to_json() if self.champion else None,
+            "front": [kept.to_json() for kept in self.front],
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -98,6 +102,7 @@ class Position:
             generation=data["generation"],
             trials=data["trials"],
             champion=Champion.from_json(champion) if champion else None,
+            front=tuple(Kept.from_json(kept) for kept in data["front"]),
         )
 
 
@@ -114,6 +119,7 @@ class Stage:
         budget: when it ends.
         seed: the strategy's stream.
         allowed: hard constraints, checked before anything is trained.
+        choice: whether the weights of the whole Pareto front are kept, not the best ones only.
     """
 
     name: str
@@ -124,6 +130,7 @@ class Stage:
     budget: Budget
     seed: Seed
     allowed: Callable[[Arch], bool] | None = None
+    choice: bool = False
 
 
 def explore(
@@ -166,12 +173,9 @@ def explore(
         for step in stage.estimator.run(heat, stage.arena):
             position = replace(position, heat=step.heat)
             if step.heat.outcomes:
+                before = position
                 position = _told(stage, recorder, position, step.heat)
-                pins = (
-                    {"champion/" + stage.name: position.champion.digest}
-                    if (position.champion)
-                    else {}
-                )
+                pins = _pins(stage, before, position)
                 recorder.full(
                     "generation",
                     state(position),
@@ -206,7 +210,28 @@ def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> P
         generation=heat.generation + 1,
         trials=position.trials + len(heat.outcomes),
         champion=champion,
+        front=_front(recorder, position.front, heat) if stage.choice else (),
     )
+
+
+def _front(recorder: Recorder, before: tuple[Kept, ...], heat: Heat) -> tuple[Kept, ...]:
+    known = {kept.outcome.number: kept for kept in before}
+    flats = {branch.number: branch.flat for branch in heat.branches}
+    rivals = (*(kept.outcome for kept in before), *heat.outcomes)
+    return tuple(
+        known.get(outcome.number)
+        or Kept(outcome=outcome, digest=recorder.put(flats[outcome.number]))
+        for outcome in pareto(rivals)
+    )
+
+
+def _pins(stage: Stage, before: Position, after: Position) -> dict[str, str | None]:
+    """Return what is to be kept for good from now on, and what no longer."""
+    pins: dict[str, str | None] = {f"front/{kept.outcome.number}": None for kept in before.front}
+    pins |= {f"front/{kept.outcome.number}": kept.digest for kept in after.front}
+    if after.champion:
+        pins["champion/" + stage.name] = after.champion.digest
+    return pins
 
 
 def _better(outcome: Outcome, champion: Champion | None) -> bool:

@@ -46,11 +46,12 @@ class Recorder:
         phase: str = "",
         outcomes: Sequence[Outcome] = (),
         pins: Mapping[str, str | None] | None = None,
+        events: Sequence[tuple[str, Any]] = (),
     ) -> None:
         """Commit a state with its tensors, then collect what it superseded."""
         began = time.monotonic()
         blobs = {name: self.put(tensor) for name, tensor in tensors.items()}
-        rows = _rows(step, phase) if step else {}
+        rows: dict[str, Any] = _rows(step, phase) if step else {"events": list(events)}
         self.journal.commit(
             kind, dict(state), blobs=blobs, outcomes=outcomes, pins=pins or {}, **rows
         )

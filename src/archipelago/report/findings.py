@@ -18,6 +18,7 @@ __all__ = [
     "Curve",
     "Event",
     "Findings",
+    "Input",
     "Interval",
     "LabelCounts",
     "Network",
@@ -28,6 +29,7 @@ __all__ = [
     "Release",
     "RoundCost",
     "Shipped",
+    "Silo",
     "Spent",
 ]
 
@@ -162,6 +164,26 @@ class ClientScore:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Silo:
+    """One silo's rows; `held_out`: all of them are test rows."""
+
+    name: str
+    train: int
+    validation: int
+    test: int
+    held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """A column: what it is read as, and why it is not used (empty where it is)."""
+
+    name: str
+    kind: str
+    dropped: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LabelCounts:
     """Rows by class (columns) and client (rows): `counts[client][label]`."""
 
@@ -263,7 +285,7 @@ class Protection:
         entitlement: under which entitlement the silos take part.
         legal_basis: for example an article of the GDPR.
         contact: whom a data subject or an auditor may ask.
-        notes: anything further, by heading.
+        notes: anything further, by heading: `purpose`, `retention`, `entitlement of SILO`.
     """
 
     entitlement: str = ""
@@ -308,6 +330,8 @@ class Findings:
         profile: where time went, if the run was asked to tell.
         versions: package to version; `fingerprints`: data part to digest.
         limits: further sentences for "what it does not do".
+        silos: rows of each; `inputs`: columns of their tables.
+        safeguards: sentences on what was done, or not done, to protect updates.
         created: date as text; empty for a byte-identical page.
     """
 
@@ -342,6 +366,9 @@ class Findings:
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     fingerprints: Mapping[str, str] = field(default_factory=dict[str, str])
     limits: tuple[str, ...] = ()
+    silos: tuple[Silo, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    safeguards: tuple[str, ...] = ()
     created: str = ""
 
     @property

@@ -4,14 +4,16 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any
 
+from archipelago.report import committee
 from archipelago.report.drawing import draw
 from archipelago.report.findings import Findings
+from archipelago.report.tables import table
 from archipelago.report.text import clean, html, number, script_json, shown, size
 from archipelago.report.verdict import compare, front, ranked, verdict
 
-__all__ = ["render"]
+__all__ = ["STYLE", "render"]
 
-_STYLE = """
+STYLE = """
 :root{color-scheme:light dark;--ink:#1c2430;--soft:#5b6776;--line:#d9dee5;--paper:#fff;
 --tint:#f5f7fa;--accent:#1f6f8b}
 @media (prefers-color-scheme:dark){:root{--ink:#e6eaf0;--soft:#9aa7b6;--line:#35404d;
@@ -34,8 +36,12 @@ svg.network text.op{font-weight:600}
 svg.network text.fact{fill:var(--soft)}svg.network path{fill:none;stroke:var(--soft)}
 svg.network path.arrow{fill:var(--soft);stroke:none}
 @media (max-width:45rem){.pair{grid-template-columns:1fr}}
-@media print{body{font-size:11pt}main{max-width:none;padding:0}h2{break-after:avoid}
-figure,table{break-inside:avoid}}
+@media print{:root{color-scheme:light;--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;
+--tint:#f5f7fa;--accent:#1f6f8b}body{font-size:10pt}main{max-width:none;padding:0}
+h2{break-after:avoid}figure,tr,.verdict{break-inside:avoid}thead{display:table-header-group}
+.page{break-before:page}.wide{overflow:visible}pre{white-space:pre-wrap;word-break:break-word}
+.vega svg{max-width:100%;height:auto}}
+@page{margin:18mm}
 """
 
 
@@ -47,7 +53,7 @@ def render(findings: Findings) -> str:
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
-        f"<title>{html(findings.name)}: Archipelago report</title><style>{_STYLE}</style></head>"
+        f"<title>{html(findings.name)}: Archipelago report</title><style>{STYLE}</style></head>"
         f"<body><main>{body}</main><script>{_bundle()}</script>"
         f"<script id='specs' type='application/json'>{specs}</script>"
         "<script>const specs=JSON.parse(document.getElementById('specs').textContent);"
@@ -75,7 +81,10 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield f"<p class='soft'>{html(findings.task)}; metric: {html(findings.metric)}</p>"
     sentences = "".join(f"<p>{html(line)}</p>" for line in verdict(findings))
     yield f"<section class='verdict' aria-label='Verdict'>{sentences}</section>"
+    yield from committee.silos(findings)
+    yield from committee.abilities(findings)
     yield "<h2>Against the reference lines</h2>" + _references(findings)
+    yield from committee.sites(findings)
     for ident, title, _ in charts:
         yield (
             f"<figure><h2>{html(title)}</h2><div id='{ident}' class='vega' role='img' "
@@ -94,12 +103,9 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
             for net, name in ((findings.network, "found"), (findings.baseline, "baseline"))
         )
         yield f"<h2>The network found, beside the baseline</h2><div class='pair'>{drawn}</div>"
-    if worst := findings.worst_client:
-        value = shown(worst.score, percent=findings.percent)
-        yield f"<p>The worst client is {html(worst.name)}: {value} on {worst.rows} test rows.</p>"
     if findings.shipped:
         ship = findings.shipped
-        yield "<h2>The model</h2>" + _table(
+        yield "<h2>The model</h2>" + table(
             "The exported file, compared with torch on real rows and timed on one thread.",
             ("file", "size", "largest difference", "rows compared", "median", "90th percentile"),
             [
@@ -113,31 +119,22 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
                 )
             ],
         )
-    yield "<h2>What left each silo</h2>" + _table(
-        "Framed messages from the silos to the coordinator. No row of data is among them.",
-        ("silo", "purpose", "messages", "bytes"),
-        [(r.client, r.purpose, r.messages, size(r.bytes)) for r in findings.releases],
-    )
-    guard = findings.protection
-    yield "<h2>Data protection</h2>" + _table(
-        "As stated in the run file; not checked by the software.",
-        ("entitlement", "legal basis", "contact"),
-        [tuple(x or "not stated" for x in (guard.entitlement, guard.legal_basis, guard.contact))],
-    )
+    yield from committee.releases(findings)
+    yield from committee.protection(findings)
     if findings.events:
-        yield "<h2>What went otherwise than planned</h2>" + _table(
+        yield "<h2>What went otherwise than planned</h2>" + table(
             "Refusals, absences and failures, as recorded.",
             ("what", "where", "reason", "times"),
             [(e.kind, e.where, e.detail, e.count) for e in findings.events],
         )
     if findings.profile:
-        yield "<h2>Where the time went</h2>" + _table(
+        yield "<h2>Where the time went</h2>" + table(
             "Wall-clock seconds of this machine; no result depends on them.",
             ("who", "what", "seconds"),
             [(s.who, s.what, f"{s.seconds:.2f}") for s in findings.profile],
         )
     pairs = [("seed", findings.seed), *findings.versions.items(), *findings.fingerprints.items()]
-    yield "<h2>Configuration</h2>" + _table("Versions and fingerprints.", ("name", "value"), pairs)
+    yield "<h2>Configuration</h2>" + table("Versions and fingerprints.", ("name", "value"), pairs)
     yield f"<pre>{html(findings.config)}</pre>"
 
 
@@ -154,7 +151,7 @@ def _references(findings: Findings) -> str:
         for ref in findings.references
     ]
     heads = ("reference", findings.metric, "ours minus it", "client cost", "verdict", "how")
-    return _table("Differences are paired over clients, 95 % intervals.", heads, rows)
+    return table("Differences are paired over clients, 95 % intervals.", heads, rows)
 
 
 def _span(
@@ -178,18 +175,7 @@ def _leaderboard(findings: Findings) -> str:
         for c in ranked(findings)
     ]
     heads = ("candidate", findings.metric, "status", "parameters", "MACs", "generation", "reason")
-    return _table("Validation scores; a dropped candidate's is its last checkpoint's.", heads, rows)
-
-
-def _table(caption: str, heads: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    head = "".join(f"<th scope='col'>{html(h)}</th>" for h in heads)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html(cell)}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return (
-        f"<div class='wide'><table><caption>{html(caption)}</caption><thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return table("Validation scores; a dropped candidate's is its last checkpoint's.", heads, rows)
 
 
 def _charts(findings: Findings) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -100,6 +100,17 @@ def gather(journal: Journal) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
+        limits=tuple(_limits(journal, task)),
+        protection=_protection(run),
+        silos=tuple(
+            page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
+            for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
+        ),
+        inputs=tuple(
+            page.Input(name=name, kind=kind, dropped=dropped)
+            for name, kind, dropped in facts["columns"]
+        ),
+        safeguards=tuple(_safeguards(run)),
     )
 
 
@@ -272,6 +283,40 @@ def _events(journal: Journal) -> Iterator[page.Event]:
     )
     for note, count in sorted(notes.items()):
         yield page.Event(kind="absent", where="clients", detail=note, count=count)
+
+
+def _limits(journal: Journal, task: Any) -> Iterator[str]:
+    before = [data for _, data, _ in journal.events("continued")]
+    times = {1: "once", 2: "twice"}.get(len(before), f"{len(before)} times")
+    if before:
+        score = before[-1]["metrics"][task.metric]
+        yield (
+            f"This run was continued: its test rows had been opened {times} before, after "
+            f"{before[-1]['trials']} candidates, with a {task.metric} of {score:.4g}. Whoever "
+            "went on because of that score has used the test rows to choose."
+        )
+
+
+def _safeguards(run: Run) -> Iterator[str]:
+    if getattr(run, "privacy", None) is None:
+        yield (
+            "Model updates were neither encrypted together nor noised in this run: whoever holds "
+            "one silo's update may infer something of its rows."
+        )
+    if isinstance(run.partition.kind, str) and run.partition.kind != "natural":
+        yield "The silos are simulated: the rows were dealt out on one machine."
+
+
+def _protection(run: Run) -> page.Protection:
+    stated = run.governance
+    notes = {"purpose": stated.purpose, "retention": stated.retention}
+    notes |= {f"entitlement of {silo}": text for silo, text in stated.silos.items()}
+    return page.Protection(
+        entitlement=stated.entitlement,
+        legal_basis=stated.legal_basis,
+        contact=stated.contact,
+        notes={heading: text for heading, text in notes.items() if text},
+    )
 
 
 def _versions() -> dict[str, str]:

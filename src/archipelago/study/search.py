@@ -231,14 +231,15 @@ class Study:
                     else "lower client.learning_rate, or set client.clip",
                 )
             state = {
-                "fingerprint": state["fingerprint"],
+                **state,
                 "stage": None,
                 "position": None,
                 "ended": [*state["ended"], name],
                 "champions": {n: c.to_json() for n, c in champions.items()},
-                "tested": None,
             }
-            recorder.full("stage", state, {})
+            if name == "search":  # where `extend` goes on from
+                state["searched"] = position.to_json()
+            recorder.full("stage", state, {}, events=[("ended", {"phase": name})])
         if state["tested"] is None:
             engine.open(
                 Workplace(
@@ -293,6 +294,7 @@ class Study:
                 "position": None,
                 "ended": [],
                 "champions": {},
+                "searched": None,
                 "tested": None,
             }
             facts = _facts(prepared, line)
@@ -434,6 +436,8 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "shape": list(signature.shape),
         "names": list(prepared.shards.names),
         "labels": [list(summary.labels) for summary in prepared.summaries],
+        "rows": [[s.train, s.validation, s.test, s.held_out] for s in prepared.summaries],
+        "columns": [[c.name, c.kind, c.dropped] for c in prepared.preparation.columns],
         "baseline": line.baseline().to_json(),
     }
 

@@ -74,7 +74,8 @@ class Line:
         run = self.run
         match name:
             case "search":
-                return self._stage(name, run.strategy, run.estimator, run.budget, searched=True)
+                stage = self._stage(name, run.strategy, run.estimator, run.budget, searched=True)
+                return replace(stage, choice=True)
             case "tune":
                 return self._settled(name, _of(champions, "search"))
             case "random":

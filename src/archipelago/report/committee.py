@@ -1,0 +1,155 @@
+"""The pages that a review committee reads: what was trained on whose data, and what left them."""
+
+from collections.abc import Iterator, Sequence
+from math import isfinite
+from statistics import pstdev
+
+from archipelago.report.findings import ClientScore, Findings
+from archipelago.report.tables import table
+from archipelago.report.text import count, html, plural, shown, size
+
+__all__ = ["abilities", "protection", "releases", "silos", "sites"]
+
+_FEW = 20
+"""Test rows below which a site's own score says little."""
+
+
+def silos(findings: Findings) -> Iterator[str]:
+    """Yield whose rows the model was trained on, and under which stated entitlement."""
+    found = findings.silos
+    if not found:
+        return
+    stated = findings.protection
+    own = {name: stated.notes.get(f"entitlement of {name}") for name in (s.name for s in found)}
+    yield "<h2>Whose data, under which entitlement</h2>" + table(
+        "Rows by silo. Entitlements stand as the run file states them; nobody checked them here.",
+        ("silo", "train", "validation", "test", "entitlement"),
+        [
+            (
+                silo.name + (" (held out: it never trained)" if silo.held_out else ""),
+                count(silo.train),
+                count(silo.validation),
+                count(silo.test),
+                own[silo.name] or stated.entitlement or "not stated",
+            )
+            for silo in found
+        ],
+    )
+
+
+def abilities(findings: Findings) -> Iterator[str]:
+    """Yield what the model does, from what, and what it does not do."""
+    yield "<h2>What the model does, and what it does not</h2>"
+    does = [f"It answers a {findings.task}."]
+    if findings.classes:
+        names = ", ".join(findings.classes[:20]) + (" ..." if len(findings.classes) > 20 else "")
+        does.append(f"Its answer is one of: {names}; each with a probability.")
+    if findings.protection.notes.get("purpose"):
+        does.append(f"Stated purpose: {findings.protection.notes['purpose']}")
+    yield "".join(f"<p>{html(line)}</p>" for line in does)
+    if findings.inputs:
+        yield table(
+            "The columns of the silos' tables.",
+            ("column", "read as", "use"),
+            [(i.name, i.kind, i.dropped or "used") for i in findings.inputs],
+        )
+    does_not = [
+        "It knows nothing of rows that differ from these silos': no score here was measured "
+        "outside them.",
+        "A probability is the network's own; nobody has calibrated it.",
+        "It gives no reason for an answer, and an association that it found is no cause.",
+        *(() if findings.protection.notes.get("purpose") else ("No purpose is stated.",)),
+        *findings.limits,
+    ]
+    yield "<ul>" + "".join(f"<li>{html(line)}</li>" for line in does_not) + "</ul>"
+
+
+def sites(findings: Findings) -> Iterator[str]:
+    """Yield the score at every site, the worst one, and how far they spread."""
+    found = findings.client_test
+    worst = findings.worst_client
+    if not found or worst is None:
+        return
+    values = [site.score for site in found]
+    yield "<h2>How it does at each site</h2>"
+    told = [
+        f"The worst is {worst.name}: {_shown(worst, findings)} on {plural(worst.rows, 'row')}.",
+        f"Over {plural(len(values), 'site')} the {findings.metric} lies between "
+        f"{shown(min(values), percent=findings.percent)} and "
+        f"{shown(max(values), percent=findings.percent)}; its standard deviation is "
+        f"{shown(pstdev(values), percent=findings.percent, signed=False)}.",
+    ]
+    few = sum(site.rows < _FEW for site in found)
+    if few:
+        told.append(f"{plural(few, 'site')} with fewer than {_FEW} test rows: read them with care.")
+    yield "".join(f"<p>{html(line)}</p>" for line in told)
+    overall = findings.test.value if findings.test else float("nan")
+    yield table(
+        f"Test {findings.metric} by site, worst first.",
+        ("site", "test rows", findings.metric, "against all rows together"),
+        [
+            (
+                site.name,
+                count(site.rows),
+                _shown(site, findings),
+                shown(site.score - overall, percent=findings.percent, signed=True)
+                if isfinite(overall)
+                else "–",
+            )
+            for site in _worst_first(findings)
+        ],
+    )
+
+
+def releases(findings: Findings) -> Iterator[str]:
+    """Yield what left every silo: how much in all, for which purpose, then silo by silo."""
+    totals: dict[str, list[int]] = {}
+    for release in findings.releases:
+        entry = totals.setdefault(release.purpose, [0, 0])
+        entry[0] += release.messages
+        entry[1] += release.bytes
+    yield "<h2>What left the silos</h2>" + table(
+        "Framed messages to the coordinator, over all silos. No row of data is among them.",
+        ("purpose", "messages", "bytes"),
+        [(purpose, count(n), size(total)) for purpose, (n, total) in totals.items()],
+    )
+    yield table(
+        "The same by silo.",
+        ("silo", "purpose", "messages", "bytes"),
+        [(r.client, r.purpose, count(r.messages), size(r.bytes)) for r in findings.releases],
+    )
+
+
+def protection(findings: Findings) -> Iterator[str]:
+    """Yield the page on data protection: what is stated, and what the software knows itself."""
+    stated = findings.protection
+    pairs = [
+        ("entitlement", stated.entitlement),
+        ("legal basis", stated.legal_basis),
+        ("contact", stated.contact),
+        *stated.notes.items(),
+    ]
+    yield "<section class='page'><h2>Data protection</h2>" + table(
+        "As stated in [governance] of the run file; not checked by the software.",
+        ("", ""),
+        [(what, text or "not stated") for what, text in pairs],
+    )
+    known = [
+        "Rows stayed with their silos: what left them is the table above, and nothing else.",
+        *findings.safeguards,
+        "Label counts by silo, shown above, describe people: showing them is a release, too.",
+        "Test rows were opened once, after every choice had been made."
+        if not any("opened" in limit for limit in findings.limits)
+        else "Test rows were opened more than once: see what the model does not do.",
+    ]
+    yield "<p class='soft'>What the software itself knows:</p><ul>"
+    yield "".join(f"<li>{html(line)}</li>" for line in known) + "</ul></section>"
+
+
+def _shown(site: ClientScore, findings: Findings) -> str:
+    return shown(site.score, percent=findings.percent)
+
+
+def _worst_first(findings: Findings) -> Sequence[ClientScore]:
+    sign = 1 if findings.higher_is_better else -1
+    return sorted(findings.client_test, key=lambda site: (sign * site.score, site.name))

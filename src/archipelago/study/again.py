@@ -1,0 +1,45 @@
+"""A run's data, read again after the run: the same rows, or a refusal."""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from archipelago.config.run import Run
+from archipelago.core.errors import JournalError
+from archipelago.core.seeds import Seed
+from archipelago.data.prepare import Prepared, prepare
+
+__all__ = ["prepared_again"]
+
+
+@contextmanager
+def prepared_again(run: Run, fingerprint: str, directory: Path) -> Iterator[Prepared]:
+    """Yield the prepared rows of a run; they are removed afterwards.
+
+    Args:
+        run: as its journal has it.
+        fingerprint: that the rows had; empty where it is not known.
+        directory: of the run, for messages.
+
+    Raises:
+        JournalError: the data changed since.
+    """
+    with tempfile.TemporaryDirectory(prefix="archipelago-") as folder:
+        prepared = prepare(
+            run.data,
+            run.partition,
+            run.split,
+            run.task,
+            seed=Seed(run.seed).child("data"),
+            directory=folder,
+            preprocess=run.preprocess,
+        )
+        if fingerprint and prepared.shards.fingerprint != fingerprint:
+            raise JournalError(
+                "the data have changed since this run",
+                got=f"fingerprint {prepared.shards.fingerprint}, it was {fingerprint}",
+                where=str(directory),
+                fix="restore the files that it was trained on, or start a new run",
+            )
+        yield prepared
