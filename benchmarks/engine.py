@@ -162,7 +162,7 @@ def _ratio(
 ) -> dict[str, Any]:
     """A bar holds when the upper 95 % bound of the paired ratio reaches it."""
     pairs = [a / b for a, b in zip(theirs, ours, strict=True)]
-    low, high = interval(pairs)
+    low, high = (float(end) for end in interval(pairs))
     line = bar(name, median(pairs), target, low=low, high=high, source="measured", **more)
     return {**line, "holds": high >= target}
 
@@ -180,7 +180,7 @@ def _recorded(
         return bar(name, float("nan"), target, source="never recorded", **more)
     rates = found[-1]["client_rounds_a_second"]
     factor = rates["plain"] / rates[peer]
-    low, high = interval(mine)
+    low, high = (float(end) for end in interval(mine))
     line = bar(
         name, median(mine) * factor, target,
         low=low * factor, high=high * factor, source=f"recorded {found[-1]['date']}", **more,
@@ -226,11 +226,17 @@ def share(repeats: int) -> list[dict[str, Any]]:
 
 
 def overhead(model: str, rounds: int) -> dict[str, Any]:
-    """Measure CPU time a client beyond `fit`, in one process with a journal."""
+    """Measure CPU time a client beyond local training, in one process with a journal.
+
+    For the large model that is everything but the training loop: loading, the difference, moving,
+    checking and folding it. For stacked small models it is everything but the block's task, plus
+    framing its replies: select, frame, check, combine, meter and journal.
+    """
     sys.path.insert(0, str(CONTEST))
     from nets import clients
     from ours import federation, start
 
+    from archipelago.client import tasks
     from archipelago.client.training import LocalTraining
     from archipelago.driver.record import Recorder
     from archipelago.engine.serial import Serial
@@ -241,19 +247,24 @@ def overhead(model: str, rounds: int) -> dict[str, Any]:
 
     spent = [0.0]
 
-    def timed(inner: Callable[..., Any]) -> Callable[..., Any]:
+    def timed(inner: Callable[..., Any], into: list[float] = spent) -> Callable[..., Any]:
         def run(*given: Any, **named: Any) -> Any:
             began = time.process_time()
             try:
                 return inner(*given, **named)
             finally:
-                spent[0] += time.process_time() - began
+                into[0] += time.process_time() - began
 
         return run
 
     cohort = COHORTS[model]
-    kept = LocalTraining._loop, LocalTraining.fit_block
-    LocalTraining._loop, LocalTraining.fit_block = timed(kept[0]), timed(kept[1])  # pyright: ignore[reportAttributeAccessIssue]
+    stacked = model != "leaf"
+    owner, name = (tasks.FitBlock, "__call__") if stacked else (LocalTraining, "_loop")
+    kept, pack = getattr(owner, name), tasks.pack
+    setattr(owner, name, timed(kept))
+    framing = [0.0]
+    if stacked:
+        tasks.pack = timed(pack, framing)
     engine, beyond = Serial().start(), []
     with tempfile.TemporaryDirectory() as folder:
         given = federation(model, clients(model, cohort), Path(folder), engine, 10)
@@ -261,13 +272,15 @@ def overhead(model: str, rounds: int) -> dict[str, Any]:
         with Journal.create(Path(folder) / "run", meta={}) as journal:
             recorder = Recorder(journal)
             for _ in range(rounds + 1):
-                spent[0], began = 0.0, time.process_time()
+                spent[0], framing[0], began = 0.0, 0.0, time.process_time()
                 done = step(given, (branch,), phase="search")
                 (branch,) = done.branches
                 heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
                 recorder.light(settle(heat, done), "search")
-                beyond.append((time.process_time() - began - spent[0]) / cohort * 1e3)
-    LocalTraining._loop, LocalTraining.fit_block = kept  # pyright: ignore[reportAttributeAccessIssue]
+                whole = time.process_time() - began
+                beyond.append((whole - spent[0] + framing[0]) / cohort * 1e3)
+    setattr(owner, name, kept)
+    tasks.pack = pack
     target, what = (5.0, "6 MB model") if model == "leaf" else (0.1, "stacked small models")
     return show(
         bar(

@@ -55,7 +55,9 @@ def file(tmp_path: Path) -> Path:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     (folder / "tiny.toml").write_text(TINY)
-    assert status("search", folder / "tiny.toml", "--out", folder / "runs" / "tiny") == 0
+    assert (
+        status("search", folder / "tiny.toml", "--out", folder / "runs" / "tiny", "--profile") == 0
+    )
     return folder / "runs" / "tiny"
 
 
@@ -96,6 +98,10 @@ def test_a_finished_run_is_listed_reported_exported_and_applied(
     (finished / "report.html").unlink()
     assert status("report", finished) == 0
     assert (finished / "report.html").stat().st_size > 10_000
+    assert "Where the time went" in (finished / "report.html").read_text()
+    told = json.loads((finished / "profile.json").read_text())
+    assert set(told) == {"coordinator", "whole", "workers"}
+    assert all(times["busy"] > 0 for times in told["workers"].values())
     shipped = tmp_path / "wine.onnx"
     assert status("export", finished, "--onnx", shipped) == 0
     assert "the tested network of this run" in capsys.readouterr().out

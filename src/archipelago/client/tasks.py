@@ -12,6 +12,7 @@ from torch import Tensor
 from archipelago.client.keeping import terms_of
 from archipelago.client.training import Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
+from archipelago.core.buffers import join
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.wire.frame import bundle, pack, unpack
@@ -86,7 +87,8 @@ class Fit:
         if isinstance(before, Tensor):
             delta = terms.select((model.flat - before).detach()).cpu().numpy()
         else:
-            delta = model.flat.numpy() - before
+            # In place: the bench loads the model anew for its next task.
+            delta = np.subtract(model.flat.numpy(), before, out=model.flat.numpy())
         arrays = [delta, *(done.extras[name].cpu().numpy() for name in terms.extras)]
         reply = _update(self, self.client, len(y), done, arrays)
         if done.kept is None or not len(done.kept):
@@ -164,7 +166,7 @@ class FitBlock:
             epochs=self.epochs[place],
         )
         try:
-            return fit(context, memory)
+            return [join(fit(context, memory))]  # the next one uses the same model's memory
         except Exception as error:  # a failed visit is a value with a reason
             return f"{type(error).__name__}: {error}"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Part", "as_bytes", "join", "length"]
+__all__ = ["Part", "as_bytes", "join", "joined", "length"]
 
 Part = bytes | memoryview | np.ndarray
 
@@ -22,3 +22,14 @@ def length(pieces: Sequence[Part]) -> int:
 def join(pieces: Sequence[Part]) -> bytes:
     """Return the pieces in one."""
     return b"".join(as_bytes(piece) for piece in pieces)
+
+
+def joined(pieces: Sequence[Part]) -> memoryview:
+    """Return the pieces in one writable buffer, copied once."""
+    out = np.empty(length(pieces), np.uint8).data
+    place = 0
+    for piece in pieces:
+        raw = as_bytes(piece)
+        out[place : place + raw.nbytes] = raw
+        place += raw.nbytes
+    return out

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from archipelago.core.buffers import join
+from archipelago.core.buffers import join, joined
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result, one_thread
 
@@ -61,7 +61,7 @@ class _Running:
         began = time.perf_counter()
         try:
             with one_thread():
-                data = memoryview(bytearray(join(task(self._context, _Here()))))
+                data = joined(task(self._context, _Here()))
         except Exception as error:  # a failed task is a value with a reason
             return Result(
                 index=index,

@@ -1,11 +1,12 @@
 """A graph becomes a torch module; its tensors have the names and shapes of `graph.layout`."""
 
 from collections.abc import Mapping
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
@@ -131,6 +132,20 @@ class Network(nn.Module):
         return values[self.graph.nodes[-1].name]
 
 
+class _Undrawn(TorchFunctionMode):
+    """Leaves new weights as they are. The device "meta" would too, but it imports sympy: 1 s."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Skip what draws random numbers."""
+        named = kwargs or {}
+        if getattr(func, "__name__", "") in _DRAWS:
+            return args[0] if args else named["tensor"]
+        return func(*args, **named)
+
+
+_DRAWS = frozenset({"uniform_", "normal_", "kaiming_uniform_", "kaiming_normal_"})
+
+
 def _by_pixel(x: Tensor) -> Tensor:
     # `to(memory_format=)` leaves a single channel as it is, and torch then takes the slow way.
     _, channels, height, width = x.shape
@@ -146,9 +161,8 @@ def build(graph: Graph) -> Network:
     Draws no random numbers. Load `initialise(graph, seed)` or trained weights into it, most easily
     through `nn.model.Model`.
     """
-    with torch.device("meta"):
+    with _Undrawn():
         network = Network(graph)
-    network.to_empty(device="cpu")
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.zero_()
