@@ -23,11 +23,16 @@ NEEDED: dict[str, dict[str, Any]] = {
     "files": {"paths": ("a.csv",)},
     "image-folder": {"paths": ("folder",)},
 }
+# What a part cannot run without: in a race, clients have no own models of others' candidates.
+BESIDE: dict[str, dict[str, Any]] = {
+    kind: {"estimator": part("estimator", "rounds")} for kind in ("fedper", "ditto", "pfedme")
+}
 LISTED = [(section, kind) for section in CATALOG for kind in kinds(section)]
 
 
 def made(section: str, kind: str) -> Run:
-    return Run(**{section: part(section, kind, **NEEDED.get(kind, {}))})
+    beside = BESIDE.get(kind, {})
+    return Run(**{section: part(section, kind, **NEEDED.get(kind, {})), **beside})
 
 
 @pytest.mark.parametrize(("section", "kind"), LISTED)

@@ -1,8 +1,13 @@
+from archipelago.aggregate.fednova import FedNova as FedNova
 from archipelago.aggregate.mean import WeightedMean as WeightedMean
 from archipelago.aggregate.server import ServerAdagrad as ServerAdagrad
 from archipelago.aggregate.server import ServerAdam as ServerAdam
 from archipelago.aggregate.server import ServerSgd as ServerSgd
 from archipelago.aggregate.server import ServerYogi as ServerYogi
+from archipelago.client.ditto import Ditto as Ditto
+from archipelago.client.fedper import FedPer as FedPer
+from archipelago.client.pfedme import PFedMe as PFedMe
+from archipelago.client.scaffold import Scaffold as Scaffold
 from archipelago.client.training import FedSgd as FedSgd
 from archipelago.client.training import LocalTraining as LocalTraining
 from archipelago.config.governance import Governance as Governance

@@ -42,7 +42,9 @@ class Terms:
 
     def select(self, flat: Tensor) -> Tensor:
         """Return what travels of `flat`, shape `[layout.size]`."""
-        return flat if self.body is None else torch.cat([flat[part] for part in self.body])
+        if self.body is None:
+            return flat
+        return torch.cat([flat[:0], *(flat[part] for part in self.body)])
 
     def spread(self, some: Tensor, whole: Tensor) -> Tensor:
         """Return a copy of `whole` with what travelled in its place."""

@@ -17,7 +17,7 @@ from archipelago.core.trial import Value
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 
-__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training", "tuned"]
+__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training", "batches", "effort", "tuned"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +148,50 @@ class LocalTraining:
                 progress=progress,
                 epochs=[epochs],
             )[0]
+        return self.pulled(
+            model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
+        )
+
+    def pulled(
+        self,
+        model: Model,
+        task: Any,
+        x: Tensor,
+        y: Tensor,
+        *,
+        seed: Seed,
+        progress: float,
+        epochs: int,
+        validate: Callable[[], float] | None,
+        anchor: Tensor | None = None,
+        correction: Tensor | None = None,
+    ) -> Fitted:
+        """Train `model` in place, as `fit` does, with two more terms that other methods need.
+
+        Args:
+            model: as in `Training.fit`, like all that is not named here.
+            anchor: where the proximal term pulls to, shape of the group `weights`; None takes
+                the weights on entry.
+            correction: added to every (clipped) gradient, same shape: SCAFFOLD's c minus c_i.
+        """
+        path = choose(self.path, model.graph, task, plain=False)
         with model.stored("channels-last" if path.name == "channels-last" else "plain"):
             return self._loop(
-                model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
+                model,
+                task,
+                x,
+                y,
+                seed=seed,
+                progress=progress,
+                epochs=epochs,
+                validate=validate,
+                anchor=anchor,
+                correction=correction,
             )
+
+    def rate(self, progress: float) -> float:
+        """Return the learning rate of a round, given the share of rounds already done."""
+        return self.learning_rate * _fall(self.schedule, progress)
 
     def chosen(self, graph: Graph | None, task: Any) -> Path:
         """Return how a network is trained, and why; see `client/paths.py`."""
@@ -179,19 +219,19 @@ class LocalTraining:
             progress: as in `fit`.
             epochs: every client's passes.
         """
-        rate = self.learning_rate * _fall(self.schedule, progress)
-        batches = [
+        rate = self.rate(progress)
+        orders = [
             [
                 np.arange(len(y)) if rows is None else rows.numpy()
                 for epoch in range(passes)
-                for rows in _batches(len(y), self.batch, seed.child("epoch", epoch))
+                for rows in batches(len(y), self.batch, seed.child("epoch", epoch))
             ]
             for (_, y), seed, passes in zip(data, seeds, epochs, strict=True)
         ]
-        totals = descend(graph, task, flat, data, batches=batches, rate=rate)
+        totals = descend(graph, task, flat, data, batches=orders, rate=rate)
         return [
             Fitted(steps=len(own), examples=len(y) * passes, loss=total / max(len(y) * passes, 1))
-            for own, (_, y), passes, total in zip(batches, data, epochs, totals, strict=True)
+            for own, (_, y), passes, total in zip(orders, data, epochs, totals, strict=True)
         ]
 
     @property
@@ -210,22 +250,28 @@ class LocalTraining:
         progress: float,
         epochs: int,
         validate: Callable[[], float] | None,
+        anchor: Tensor | None,
+        correction: Tensor | None,
     ) -> Fitted:
-        rate = self.learning_rate * _fall(self.schedule, progress)
+        rate = self.rate(progress)
         parameters = [p for p in model.module.parameters() if p.requires_grad]
         weights = model.layout.span("weights")
         flat, grad = model.flat[weights], model.grad[weights]
-        anchor = flat.clone() if self.proximal else None
+        if not self.proximal:
+            anchor = None
+        elif anchor is None:
+            anchor = flat.clone()
+        plain = self._plain and correction is None
         move = _sgd(self, flat, grad) if self.optimizer == "sgd" else _adam(flat, grad)
         total = torch.zeros((), device=flat.device)
         steps, best, waited = 0, float("inf"), 0
         model.train()
         done = 0
         for epoch in range(epochs):
-            for rows in _batches(len(y), self.batch, seed.child("epoch", epoch)):
+            for rows in batches(len(y), self.batch, seed.child("epoch", epoch)):
                 inputs, targets = (x, y) if rows is None else (x[rows], y[rows])
                 loss = task.loss(model(inputs), targets)
-                if self._plain:
+                if plain:
                     _descend(loss, parameters, rate)
                 else:
                     grad.zero_()
@@ -236,6 +282,8 @@ class LocalTraining:
                         grad.add_(flat - anchor, alpha=self.proximal)
                     if self.clip:
                         grad.mul_(torch.clamp(self.clip / (grad.norm() + 1e-12), max=1.0))
+                    if correction is not None:
+                        grad.add_(correction)
                     move(rate)
                 total += loss.detach() * len(targets)
                 steps += 1
@@ -246,7 +294,12 @@ class LocalTraining:
                 best, waited = (now, 0) if now < best else (best, waited + 1)
                 if waited >= self.patience:
                     break
-        return Fitted(steps=steps, examples=done, loss=total.item() / max(done, 1))
+        return Fitted(
+            steps=steps,
+            examples=done,
+            loss=total.item() / max(done, 1),
+            effort=effort(steps, momentum=self.momentum, pull=rate * self.proximal),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,8 +351,36 @@ class FedSgd:
 
 
 def tuned(training: Training, settings: Mapping[str, Value]) -> Training:
-    """Return `training` with some of its fields replaced: a branch's own settings."""
+    """Return `training` with some of its fields replaced: a branch's own settings.
+
+    What it has no field for goes to the local training inside it.
+    """
+    inner = getattr(training, "local", None)
+    if settings and inner is not None:
+        mine = {name: value for name, value in settings.items() if hasattr(training, name)}
+        rest = {name: value for name, value in settings.items() if name not in mine}
+        settings = {**mine, "local": tuned(inner, rest)}  # pyright: ignore[reportAssignmentType]
     return replace(training, **settings) if settings else training  # pyright: ignore[reportArgumentType, reportCallIssue, reportType]
+
+
+def effort(steps: int, *, momentum: float = 0.0, pull: float = 0.0) -> float:
+    """Return FedNova's norm of `a`: the way that unit gradients carry SGD, in learning rates.
+
+    Args:
+        steps: of the round.
+        momentum: of the optimiser, which starts the round at rest.
+        pull: learning rate times the proximal term.
+
+    References:
+        Wang et al. 2020, arXiv:2007.07481, section 4.1.
+    """
+    if not momentum and not pull:
+        return float(steps)
+    velocity = way = 0.0
+    for _ in range(steps):
+        velocity = momentum * velocity + 1 - pull * way
+        way += velocity
+    return way
 
 
 def _fall(schedule: str, progress: float) -> float:
@@ -312,7 +393,8 @@ def _fall(schedule: str, progress: float) -> float:
             return 1.0
 
 
-def _batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
+def batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
+    """Yield the row numbers of each step of an epoch; None where a step takes all rows."""
     if batch == 0 or batch >= count:
         yield None
         return

@@ -76,4 +76,4 @@ class Bench:
 
 def vector(frame: Frame, index: int) -> Tensor:
     """Return a copy of one float32 array of a frame."""
-    return torch.frombuffer(bytearray(frame.arrays[index].data), dtype=torch.float32)
+    return torch.from_numpy(frame.arrays[index].copy())

@@ -69,6 +69,10 @@ CATALOG: Final[Catalog] = {
     "client": {
         "local": "archipelago.client.training:LocalTraining",
         "fedsgd": "archipelago.client.training:FedSgd",
+        "scaffold": "archipelago.client.scaffold:Scaffold",
+        "fedper": "archipelago.client.fedper:FedPer",
+        "ditto": "archipelago.client.ditto:Ditto",
+        "pfedme": "archipelago.client.pfedme:PFedMe",
     },
     "server": {
         "sgd": "archipelago.aggregate.server:ServerSgd",
@@ -76,7 +80,10 @@ CATALOG: Final[Catalog] = {
         "yogi": "archipelago.aggregate.server:ServerYogi",
         "adagrad": "archipelago.aggregate.server:ServerAdagrad",
     },
-    "aggregator": {"weighted-mean": "archipelago.aggregate.mean:WeightedMean"},
+    "aggregator": {
+        "weighted-mean": "archipelago.aggregate.mean:WeightedMean",
+        "fednova": "archipelago.aggregate.fednova:FedNova",
+    },
     "cohort": {"sampled": "archipelago.federation.cohort:Cohort"},
     "engine": {
         "processes": "archipelago.engine.processes:Processes",

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -112,6 +112,8 @@ def _type(hint: Any) -> str:
         return f"list of {_type(args[0])}"
     if origin is Mapping and args:
         return f"table of {_type(args[1])}"
+    if is_dataclass(hint):
+        return "table"
     return getattr(hint, "__name__", str(hint)).lower()
 
 
@@ -131,5 +133,7 @@ def _write(value: Any) -> str:
             return f'"{value}"'
         case tuple() | list():
             return "[" + ", ".join(_write(item) for item in value) + "]"
+        case _ if is_dataclass(value):
+            return f'the options of kind = "{getattr(value, "kind", "")}"'
         case _:
             return str(value)

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Final
 
 from archipelago.config.catalog import default, place_of
+from archipelago.config.clashes import refuse_clashes
 from archipelago.config.faults import sentence
 from archipelago.config.tables import from_table, to_table
 from archipelago.core.checks import between
@@ -89,6 +90,7 @@ class Run:
         faults = list(_untunable(self.client, self.tune.choices))
         if faults:
             raise ConfigFaults("the choices of [tune]", faults)
+        refuse_clashes(self.client, self.aggregator, self.estimator)
         holders = getattr(self.partition, "clients", None)
         if isinstance(holders, int) and holders > 0:
             self.check_clients(holders)
@@ -131,6 +133,12 @@ def _untunable(client: Any, choices: Mapping[str, Any]) -> Iterator[str]:
     """Yield what is wrong with trying each of `choices` in the client's part."""
     if not is_dataclass(client):
         return
+    inner = getattr(client, "local", None)
+    if inner is not None:
+        # What the part has no field for goes to the local training inside it.
+        mine = {option.name for option in fields(client)}
+        yield from _untunable(inner, {k: v for k, v in choices.items() if k not in mine})
+        choices = {name: options for name, options in choices.items() if name in mine}
     known = [option.name for option in fields(client) if option.init and option.name != "kind"]
     for name, options in choices.items():
         where = f"tune.choices.{name}"
