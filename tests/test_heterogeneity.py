@@ -13,8 +13,9 @@ from archipelago.client.ditto import Ditto
 from archipelago.client.fedper import FedPer
 from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
-from archipelago.client.training import LocalTraining, effort
+from archipelago.client.training import LocalTraining, effort, tuned
 from archipelago.client.workplace import Workplace
+from archipelago.config.load import loads
 from archipelago.core.errors import ConfigFaults, IncompatibleParts, UpdateRefused
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout, Leaf
@@ -24,14 +25,18 @@ from archipelago.data.prepare import prepare
 from archipelago.data.sources.bundled import Wine
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification
+from archipelago.deploy.session import Session
 from archipelago.engine.processes import Processes
 from archipelago.engine.serial import Serial
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import parted
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, evaluate, message, step
+from archipelago.journal.journal import Journal
 from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph, Node
+from archipelago.study.gather import gather
+from archipelago.study.search import resume, search
 from archipelago.wire.frame import unpack
 
 SEED = Seed(7)
@@ -541,16 +546,12 @@ def test_state_that_is_too_short_is_refused():
     ],
 )
 def test_parts_that_do_not_fit_are_refused_with_the_way_out(text, where):
-    from archipelago.config.load import loads
-
     with pytest.raises((ConfigFaults, IncompatibleParts)) as caught:
         loads(text)
     assert where in str(caught.value)
 
 
 def test_settings_that_are_tuned_reach_the_local_training_inside():
-    from archipelago.client.training import tuned
-    from archipelago.config.load import loads
 
     way = tuned(Ditto(), {"strength": 0.5, "learning_rate": 0.2})
     assert way == Ditto(strength=0.5, local=LocalTraining(learning_rate=0.2))
@@ -558,3 +559,76 @@ def test_settings_that_are_tuned_reach_the_local_training_inside():
     assert loads(text + "strength=[0.1, 1.0]\nlearning_rate=[0.1, 0.2]")
     with pytest.raises(ConfigFaults, match="no such option"):
         loads(text + "learning_rates=[0.1, 0.2]")
+
+
+RUN = """
+name = "own"
+seed = 5
+[data]
+kind = "wine"
+[partition]
+kind = "classes"
+clients = 6
+[space]
+kind = "table-mlp"
+layers = 2
+[estimator]
+kind = "rounds"
+rounds = 1
+candidates = 1
+[strategy]
+kind = "random"
+[client]
+kind = "{kind}"
+[client.local]
+learning_rate = 0.1
+[budget]
+trials = 1
+[final]
+rounds = 3
+every = 3
+references = {references}
+[engine]
+kind = "serial"
+"""
+
+
+def _digest(directory):
+    with Journal.open(directory, write=False) as journal:
+        return journal.digest()
+
+
+def test_a_study_with_personal_models_reports_and_ships_each_clients_own(tmp_path):
+    text = RUN.format(kind="ditto", references="true")
+    result = search(loads(text), tmp_path / "run").result
+    assert set(result.differences) == {"hand-made", "random-final", "pooled", "shared"}
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "own model beside the shared one" in page
+    files = sorted((tmp_path / "run" / "clients").iterdir())
+    assert len(files) == 6
+    zeros = np.zeros((2, 13), np.float32)
+    own = [Session.open(path).run(zeros)[0] for path in files]
+    shared = Session.open(result.export_onnx(tmp_path / "shared.onnx")).run(zeros)[0]
+    assert not any(np.allclose(logits, shared) for logits in own)
+    with Journal.open(tmp_path / "run", write=False) as journal:
+        found = gather(journal)
+        evaluated = len(list(journal.meter(phase="test")))
+    assert all(client.shared is not None for client in found.client_test)
+    # Six clients on each of four models, and on the shared one.
+    assert evaluated == 5 * 6
+
+
+@pytest.mark.parametrize("kind", ["scaffold", "fedper"])
+def test_a_study_whose_clients_keep_something_resumes_to_the_same_bits(tmp_path, kind):
+    run = loads(RUN.format(kind=kind, references="false"))
+    search(run, tmp_path / "whole").result  # noqa: B018 - asking for the result runs the study
+    study = search(run, tmp_path / "parts")
+    for _ in range(40):
+        for event in study.events():
+            if event.kind == "round":
+                study.stop()
+        if event.kind == "finished":
+            break
+        study = resume(tmp_path / "parts")
+    assert _digest(tmp_path / "parts") == _digest(tmp_path / "whole")
+    assert (tmp_path / "whole" / "clients").is_dir() == (kind == "fedper")

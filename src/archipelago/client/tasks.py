@@ -182,7 +182,7 @@ class Evaluate:
         weight: work, for scheduling.
         handle: the framed model.
         split: `validation`, or `test` where the workplace holds opened test rows.
-        training: where the client's own model is scored: how it was trained.
+        training: how the model was trained.
         kept: of that client; None scores the server's model.
     """
 

@@ -1,7 +1,7 @@
 """Local training: the SGD family on one flat vector."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import cos, pi
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -353,13 +353,16 @@ class FedSgd:
 def tuned(training: Training, settings: Mapping[str, Value]) -> Training:
     """Return `training` with some of its fields replaced: a branch's own settings.
 
-    What it has no field for goes to the local training inside it.
+    What it has no field for goes to the local training inside it. What neither has is left out:
+    pooled training knows no pull towards a shared model.
     """
     inner = getattr(training, "local", None)
-    if settings and inner is not None:
-        mine = {name: value for name, value in settings.items() if hasattr(training, name)}
-        rest = {name: value for name, value in settings.items() if name not in mine}
-        settings = {**mine, "local": tuned(inner, rest)}  # pyright: ignore[reportAssignmentType]
+    if settings:
+        known = {option.name for option in fields(training)}  # pyright: ignore[reportArgumentType]
+        rest = {name: value for name, value in settings.items() if name not in known}
+        settings = {name: value for name, value in settings.items() if name in known}
+        if inner is not None:
+            settings = {**settings, "local": tuned(inner, rest)}  # pyright: ignore[reportAssignmentType]
     return replace(training, **settings) if settings else training  # pyright: ignore[reportArgumentType, reportCallIssue, reportType]
 
 

@@ -6,11 +6,13 @@ search itself, final training and every reference line are stages.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
 
+from archipelago.client.keeping import terms_of
+from archipelago.client.training import tuned
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.driver.budget import Budget
@@ -33,11 +35,13 @@ class Champion:
         outcome: what the estimator said.
         graph: its network.
         digest: where its weights lie in the journal.
+        kept: where each client's own model (or part of one) lies, where training is personal.
     """
 
     outcome: Outcome
     graph: Graph
     digest: str
+    kept: Mapping[int, str] = field(default_factory=dict[int, str])
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` is its inverse."""
@@ -45,6 +49,7 @@ class Champion:
             "outcome": self.outcome.to_json(),
             "graph": self.graph.to_json(),
             "digest": self.digest,
+            "kept": {str(client): digest for client, digest in self.kept.items()},
         }
 
     @classmethod
@@ -54,6 +59,7 @@ class Champion:
             outcome=Outcome.from_json(data["outcome"]),
             graph=Graph.from_json(data["graph"]),
             digest=data["digest"],
+            kept={int(client): digest for client, digest in data["kept"].items()},
         )
 
 
@@ -202,7 +208,13 @@ def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> P
         if _better(outcome, champion):
             champion, best = Champion(outcome=outcome, graph=branch.graph, digest=""), branch
     if champion is not None and best is not None:
-        champion = replace(champion, digest=recorder.put(best.flat))
+        training = tuned(stage.arena.federation.training, best.settings)
+        own = best.kept if terms_of(training, best.graph.layout).personal else {}
+        champion = replace(
+            champion,
+            digest=recorder.put(best.flat),
+            kept={client: recorder.put(tensor) for client, tensor in own.items()},
+        )
     return replace(
         position,
         strategy=save(mind),
@@ -230,7 +242,9 @@ def _pins(stage: Stage, before: Position, after: Position) -> dict[str, str | No
     pins: dict[str, str | None] = {f"front/{kept.outcome.number}": None for kept in before.front}
     pins |= {f"front/{kept.outcome.number}": kept.digest for kept in after.front}
     if after.champion:
-        pins["champion/" + stage.name] = after.champion.digest
+        place = f"champion/{stage.name}"
+        pins[place] = after.champion.digest
+        pins |= {f"{place}/{c}": digest for c, digest in after.champion.kept.items()}
     return pins
 
 

@@ -118,8 +118,11 @@ def share(rounds: int, fidelity: float) -> int:
 
 
 def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:
-    """Score every live branch on the heat's validators and add a checkpoint to its history."""
-    scores = evaluate(arena.federation, heat.branches, heat.validators, phase=arena.phase)
+    """Score every live branch on the heat's validators and add a checkpoint to its history.
+
+    Where training is personal, each client scores the model of its own: that is what it will use.
+    """
+    scores = evaluate(arena.federation, heat.branches, heat.validators, phase=arena.phase, own=True)
     branches: list[Branch] = []
     for branch in heat.branches:
         if not branch.alive:

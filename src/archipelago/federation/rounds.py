@@ -247,21 +247,20 @@ def evaluate(
         phase: what the meter calls it.
         split: `validation`, or `test` where the workplace holds opened test rows.
         rows_of: rows per client of that split; validation rows unless given.
-        own: score each client's own model instead of the server's. A client without one yet
-            scores what it would start from.
+        own: where the way of training is personal, score each client's own model instead of
+            the server's. A client without one yet scores what it would start from.
     """
     counts = federation.validation_rows if rows_of is None else rows_of
-    own = own and isinstance(federation.training, Keeping)
     live = [branch for branch in branches if branch.alive]
     terms = {
-        b.number: terms_of(_training(federation, b), b.graph.layout) if own else Terms()
-        for b in live
+        b.number: terms_of(_training(federation, b), b.graph.layout) if own else _ALL for b in live
     }
+    terms = {number: found if found.personal else _ALL for number, found in terms.items()}
     handles = {b.number: federation.engine.share(message(b, terms[b.number])) for b in live}
     # A client that keeps a whole model needs nothing from the server to score it.
     down = {
-        b.number: handles[b.number].size if not own or terms[b.number].body is not None else 0
-        for b in live
+        number: 0 if agreed.personal and agreed.body is None else handles[number].size
+        for number, agreed in terms.items()
     }
     pairs = [(branch, client) for branch in live for client in clients]
     pairs.sort(key=lambda p: (-p[0].graph.macs * int(counts[p[1]]), p[1], p[0].number))
@@ -273,8 +272,8 @@ def evaluate(
             weight=branch.graph.macs * int(counts[client]),
             handle=handles[branch.number],
             split=split,
-            training=_training(federation, branch) if own else None,
-            kept=_kept(federation, branch, client) if own else None,
+            training=_training(federation, branch),
+            kept=_kept(federation, branch, client) if terms[branch.number].personal else None,
         )
         for branch, client in pairs
     ]

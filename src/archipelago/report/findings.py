@@ -156,11 +156,17 @@ class Curve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientScore:
-    """The shipped model at one client: its test rows and the metric on them."""
+    """The shipped model at one client: its test rows and the metric on them.
+
+    Attributes:
+        score: where clients have models of their own, of that one.
+        shared: of the model that they share beside it; None where they have none of their own.
+    """
 
     name: str
     rows: int
     score: float
+    shared: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,8 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
             for net, name in ((findings.network, "found"), (findings.baseline, "baseline"))
         )
         yield f"<h2>The network found, beside the baseline</h2><div class='pair'>{drawn}</div>"
+    if any(client.shared is not None for client in findings.client_test):
+        yield "<h2>Each client's own model beside the shared one</h2>" + _personal(findings)
     if findings.shipped:
         ship = findings.shipped
         yield "<h2>The model</h2>" + table(
@@ -136,6 +138,22 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     pairs = [("seed", findings.seed), *findings.versions.items(), *findings.fingerprints.items()]
     yield "<h2>Configuration</h2>" + table("Versions and fingerprints.", ("name", "value"), pairs)
     yield f"<pre>{html(findings.config)}</pre>"
+
+
+def _personal(findings: Findings) -> str:
+    rows = [
+        (
+            client.name,
+            client.rows,
+            shown(client.score, percent=findings.percent),
+            shown(client.shared, percent=findings.percent),
+            shown(client.score - client.shared, percent=findings.percent, signed=True),
+        )
+        for client in findings.client_test
+        if client.shared is not None
+    ]
+    heads = ("client", "test rows", "its own model", "the shared model", "difference")
+    return table(f"{findings.metric} on each client's own test rows.", heads, rows)
 
 
 def _references(findings: Findings) -> str:

@@ -83,7 +83,9 @@ def gather(journal: Journal) -> page.Findings:
         baseline=_network("hand-made baseline", Graph.from_json(facts["baseline"])),
         classes=tuple(facts["classes"]),
         curves=tuple(_curves(journal, outcomes, sign)),
-        client_test=tuple(_clients(task, ours, facts["names"])) if ours else (),
+        client_test=tuple(_clients(task, ours, tested.get("shared"), facts["names"]))
+        if ours
+        else (),
         label_counts=page.LabelCounts(
             clients=tuple(facts["names"]),
             labels=tuple(facts["classes"]),
@@ -155,8 +157,10 @@ def _references(
         "hand-made": "as many rounds as the search and final training cost together",
         "random-final": "random search with the client work of ours, then training with the rest",
         "pooled": "all rows in one place, as much work in all as ours: simulation only",
+        "shared": "the same training; for clients without a model of their own. Under FedPer its"
+        " head is as it was initialised",
     }
-    phases = {"random-final": ("random", "random-final")}
+    phases = {"random-final": ("random", "random-final"), "shared": ("final",)}
     for name, theirs in tested.items():
         if name == "final":
             continue
@@ -217,11 +221,18 @@ def _curves(journal: Journal, outcomes: list[Outcome], sign: int) -> Iterator[pa
             )
 
 
-def _clients(task: Any, ours: Tested, names: list[str]) -> Iterator[page.ClientScore]:
+def _clients(
+    task: Any, ours: Tested, shared: Tested | None, names: list[str]
+) -> Iterator[page.ClientScore]:
     for client, vector in sorted(ours.vectors.items()):
         score = task.metrics(vector)[task.metric]
         if isfinite(score):
-            yield page.ClientScore(name=names[client], rows=int(vector[0]), score=score)
+            yield page.ClientScore(
+                name=names[client],
+                rows=int(vector[0]),
+                score=score,
+                shared=task.metrics(shared.vectors[client])[task.metric] if shared else None,
+            )
 
 
 def _rounds(journal: Journal) -> Iterator[page.RoundCost]:

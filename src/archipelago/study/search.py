@@ -10,7 +10,10 @@ from typing import Any
 
 import numpy as np
 from safetensors.numpy import save as save_tensors
+from torch import Tensor
 
+from archipelago.client.keeping import terms_of
+from archipelago.client.training import tuned
 from archipelago.client.workplace import Workplace
 from archipelago.config.load import dumps, loads
 from archipelago.config.run import Run
@@ -28,6 +31,7 @@ from archipelago.federation.branch import Branch
 from archipelago.federation.rounds import Federation, evaluate
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
+from archipelago.space.joint import settings
 from archipelago.study.gather import ranked, searched
 from archipelago.study.ship import ship
 from archipelago.study.stages import FINALISTS, Line
@@ -264,6 +268,7 @@ class Study:
                 champions=champions,
                 tested=tested,
                 flat=flat,
+                own=self._own(recorder, champions["final"], flat),
             )
         )
         if journal.commits()[-1].kind != FINISHED:
@@ -324,6 +329,16 @@ class Study:
             }
         )
 
+    def _own(self, recorder: Recorder, champion: Champion, flat: Tensor) -> dict[int, Tensor]:
+        """Return the whole model of each client that has one of its own."""
+        layout = champion.graph.layout
+        training: Any = tuned(self.run.client, settings(champion.outcome.arch))
+        travels = terms_of(training, layout).select(flat) if champion.kept else flat
+        return {
+            client: training.own(travels, layout, recorder.get(digest))
+            for client, digest in sorted(champion.kept.items())
+        }
+
     def _tested(
         self, journal: Journal, recorder: Recorder, line: Line, champions: Mapping[str, Champion]
     ) -> dict[str, Tested]:
@@ -337,6 +352,7 @@ class Study:
             train_rows=line.shards.train_rows,
             validation_rows=rows,
             seed=Seed(self.run.seed),
+            training=self.run.client,
             cohort=self.run.cohort,
         )
         branches = [
@@ -346,16 +362,26 @@ class Study:
                 flat=recorder.get(champions[name].digest),
                 cohort=(),
                 rounds=1,
+                kept={c: recorder.get(digest) for c, digest in champions[name].kept.items()},
+                settings=settings(champions[name].outcome.arch),
             )
             for number, name in enumerate(names)
         ]
         clients = [client for client in range(line.shards.clients) if rows[client]]
-        scores = evaluate(federation, branches, clients, phase="test", split="test")
-        journal.commit("test", meter=scores.rows)
-        return {
+        scores = evaluate(federation, branches, clients, phase="test", split="test", own=True)
+        rounds = [*scores.rows]
+        tested = {
             name: Tested(scores.vectors[number], task.metrics(scores.total(number)))
             for number, name in enumerate(names)
         }
+        if champions["final"].kept:
+            ours = branches[names.index("final")]
+            scores = evaluate(federation, (ours,), clients, phase="test", split="test")
+            rounds += scores.rows
+            total = scores.total(ours.number)
+            tested["shared"] = Tested(scores.vectors[ours.number], task.metrics(total))
+        journal.commit("test", meter=rounds)
+        return tested
 
     def _verdict(
         self, task: Any, tested: Mapping[str, Tested], journal: Journal

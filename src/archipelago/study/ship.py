@@ -1,5 +1,6 @@
 """The last of the straight line: an ONNX file, checked and timed, and the report."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,17 +34,20 @@ def ship(
     champions: Mapping[str, Champion],
     tested: Mapping[str, Tested],
     flat: Tensor,
+    own: Mapping[int, Tensor],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Export, verify, time and report; yield each event's kind and data.
 
     Args:
-        directory: of the run; `model.onnx` and `report.html` appear in it.
+        directory: of the run; `model.onnx` and `report.html` appear in it, and `clients/` where
+            clients have models of their own.
         journal: everything that the report shows.
         line: run and shards.
         prepared: preprocessing that travels in the file.
         champions: the trained network is `final`.
         tested: its test metrics go into the file's metadata.
         flat: its weights.
+        own: the weights of each client that has a model of its own; they go to `clients/`.
     """
     graph = champions["final"].graph
     task = line.shards.signature.task
@@ -59,10 +63,30 @@ def ship(
         meta={
             "run": line.run.name,
             "metric": task.metric,
-            "test": float(tested["final"].metrics[task.metric]),
+            "test": float(tested.get("shared", tested["final"]).metrics[task.metric]),
             "fingerprint": line.shards.fingerprint,
         },
     )
+    for client, weights in own.items():
+        name = line.shards.names[client]
+        stem = re.sub(r"[^\w.-]+", "_", f"{client:03d}-{name}")
+        (directory / "clients").mkdir(exist_ok=True)
+        vector = tested["final"].vectors.get(client)
+        export_onnx(
+            graph,
+            weights,
+            prepared.preparation,
+            line.shards.signature,
+            directory / "clients" / f"{stem}.onnx",
+            rows=x,
+            meta={
+                "run": line.run.name,
+                "client": name,
+                "metric": task.metric,
+                "test": None if vector is None else float(task.metrics(vector)[task.metric]),
+                "fingerprint": line.shards.fingerprint,
+            },
+        )
     latency = measure(path, x)
     facts = {
         "path": path.name,

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from archipelago.client.keeping import plain
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
 from archipelago.core.errors import RunFailed
@@ -32,8 +33,10 @@ FINALISTS: Mapping[str, str] = {
     "hand-made": "hand-made network",
     "random-final": "random search",
     "pooled": "same network, pooled data",
+    "shared": "the shared model instead of each client's own",
 }
-"""Stages whose champions are tested, and what the report calls them."""
+"""What is tested, and what the report calls it: the champions of these stages, and, where clients
+have models of their own, the one that they share."""
 _MANY = 10
 """Random search may try so many times more candidates, where its client work allows."""
 
@@ -153,7 +156,7 @@ class Line:
                 train_rows=rows,
                 validation_rows=shards.validation_rows,
                 seed=self._seed(),
-                training=run.client,
+                training=plain(run.client) if pooled else run.client,
                 cohort=Cohort() if pooled else run.cohort,
                 aggregator=run.aggregator,
                 server=run.server,
