@@ -41,14 +41,16 @@ def test_features_of_cells_counted_by_hand():
     arch = arch_of(
         "|none~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|avg_pool_3x3~1|none~2|"
     )
-    vector = np.array(cell_features(arch))
-    assert len(vector) == 30 + 20
-    pruned = vector[:30].reshape(6, 5).argmax(1)
-    assert [OPS[i] for i in pruned] == ["none"] * 3 + ["nor_conv_3x3"] + ["none"] * 2
-    assert vector[30:].sum() == 0.25
-    every = np.array(cell_features(dict.fromkeys(ALL[0], "skip_connect")))
-    assert every[30] == 1.0
-    assert every[30:].sum() == 1.0
+    pruned, paths = map(np.array, cell_features(arch))
+    assert [OPS[i] for i in pruned.reshape(6, 5).argmax(1)] == [
+        *["none"] * 3,
+        "nor_conv_3x3",
+        *["none"] * 2,
+    ]
+    assert pruned.sum() == pytest.approx(1)
+    assert paths.sum() == 0.25
+    _, every = cell_features(dict.fromkeys(ALL[0], "skip_connect"))
+    assert every == [1.0] + [0.0] * 19
 
 
 def test_a_mutation_changes_one_edge():

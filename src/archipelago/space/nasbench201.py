@@ -3,7 +3,7 @@
 Choices, keys and features only; the network is another file's business.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import pairwise
 
 from archipelago.core.errors import ConfigError
@@ -85,16 +85,16 @@ def cell_key(arch: Arch, *, zero: bool = True) -> str:
     return nodes[-1]
 
 
-def cell_features(arch: Arch) -> Sequence[float]:
-    """Return the pruned operations one-hot, then how many paths there are of each kind.
+def cell_features(arch: Arch) -> tuple[list[float], list[float]]:
+    """Return two views: the pruned operations one-hot, and how many paths there are of each kind.
 
     Pruned: an edge on no route from input to output counts as `none`. A path's kind is how often
-    each of the three operations with arithmetic occurs on it, and its count is divided by 4.
+    each of the three operations with arithmetic occurs on it.
 
     References:
         White et al. 2021, BANANAS, arXiv:1910.11858, section 3 (path encoding).
     """
-    return (*_pruned(arch), *_paths(arch))
+    return list(_pruned(arch)), _paths(arch)
 
 
 def _pruned(arch: Arch) -> Iterator[float]:
@@ -102,7 +102,7 @@ def _pruned(arch: Arch) -> Iterator[float]:
     live = {pair for route in open_ for pair in pairwise(route)}
     for edge, name in zip(EDGES, NAMES, strict=True):
         op = arch[name] if edge in live else "none"
-        yield from (float(op == other) for other in OPS)
+        yield from ((op == other) / len(EDGES) for other in OPS)
 
 
 def _paths(arch: Arch) -> list[float]:
@@ -110,7 +110,7 @@ def _paths(arch: Arch) -> list[float]:
     for route in _ROUTES:
         ops = _along(arch, route)
         if "none" not in ops:
-            counts[_KINDS[tuple(ops.count(op) for op in _KEPT)]] += 0.25
+            counts[_KINDS[tuple(ops.count(op) for op in _KEPT)]] += 1 / len(_ROUTES)
     return counts
 
 

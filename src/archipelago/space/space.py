@@ -29,8 +29,9 @@ class Space:
         dims: names and what they may be; repeated and conditional parts nest.
         canonicaliser: maps a member to a key that isomorphic members share. Must be sound (equal
             keys, equal networks) and picklable. Without it every member is its own class.
-        features: maps a member to numbers in which alike networks lie near each other, all in
-            about [0, 1]; picklable. Surrogates may learn from them beside the encoding.
+        features: maps a member to views of it, each a list of fixed length whose numbers sum to
+            about 1 and in which alike networks lie near each other; picklable. Surrogates learn
+            from them; without it, from the choices themselves.
 
     Raises:
         ConfigError: contradictory conditions, names taken twice, or fewer than two members.
@@ -43,7 +44,7 @@ class Space:
 
     dims: Mapping[str, Part]
     canonicaliser: Callable[[Arch], str] | None = None
-    features: Callable[[Arch], Sequence[float]] | None = None
+    features: Callable[[Arch], Sequence[Sequence[float]]] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 2:
@@ -79,6 +80,11 @@ class Space:
 
     @cached_property
     def _known(self) -> dict[tuple[int, ...], str]:
+        return {}
+
+    @cached_property
+    def notes(self) -> dict[Any, Any]:
+        """Whatever others derive from the declaration alone, by name; never saved."""
         return {}
 
     def __eq__(self, other: object) -> bool:
@@ -138,7 +144,7 @@ class Space:
 
     def sample(self, rng: Random) -> dict[str, Value]:
         """Draw a member: every choice uniformly among its options, in order of declaration."""
-        return self._complete({}, lambda slot: rng.choice(slot.options))
+        return self.fill({}, lambda slot: rng.choice(slot.options))
 
     def mutate(self, arch: Arch, rng: Random) -> dict[str, Value]:
         """Change exactly one choice of `arch`, to a uniformly drawn other option.
@@ -148,7 +154,7 @@ class Space:
         self.check(arch)
         slot = rng.choice([s for s in self.slots if s.name in arch and len(s.options) > 1])
         value = rng.choice([option for option in slot.options if option != arch[slot.name]])
-        return self._complete({**arch, slot.name: value}, lambda s: rng.choice(s.options))
+        return self.fill({**arch, slot.name: value}, lambda s: rng.choice(s.options))
 
     def crossover(self, a: Arch, b: Arch, rng: Random) -> dict[str, Value]:
         """Take each choice from `a` or `b` with equal chance; one that neither has is drawn."""
@@ -159,7 +165,7 @@ class Space:
             for slot in self.slots
             if slot.name in a or slot.name in b
         }
-        return self._complete(mixed, lambda slot: rng.choice(slot.options))
+        return self.fill(mixed, lambda slot: rng.choice(slot.options))
 
     def neighbours(self, arch: Arch) -> Iterator[dict[str, Value]]:
         """Yield every member that differs in exactly one choice.
@@ -170,11 +176,11 @@ class Space:
         for slot in self.slots:
             for option in slot.options if slot.name in arch else ():
                 if option != arch[slot.name]:
-                    yield self._complete({**arch, slot.name: option}, _first)
+                    yield self.fill({**arch, slot.name: option}, _first)
 
     def enumerate(self) -> Iterator[dict[str, Value]]:
         """Yield every member once, the last choice changing fastest. Lazy: sizes may be huge."""
-        arch = self._complete({}, _first)
+        arch = self.fill({}, _first)
         while True:
             yield dict(arch)
             for index in range(len(self.slots) - 1, -1, -1):
@@ -185,7 +191,7 @@ class Space:
                 return
             kept = {s.name: arch[s.name] for s in self.slots[:index] if s.name in arch}
             kept[slot.name] = slot.options[slot.options.index(arch[slot.name]) + 1]
-            arch = self._complete(kept, _first)
+            arch = self.fill(kept, _first)
 
     def encode(self, arch: Arch) -> list[float]:
         """Return a vector of fixed length: one-hot for choices, (0, 1] for ranges, absent 0."""
@@ -216,7 +222,7 @@ class Space:
             else:
                 place = piece.index(max(piece))
             nearest[slot.name] = slot.options[min(max(place, 0), len(slot.options) - 1)]
-        return self._complete(nearest, _first)
+        return self.fill(nearest, _first)
 
     def canonical(self, arch: Arch) -> str:
         """Return a stable key of `arch`; with a canonicaliser, isomorphic members share it."""
@@ -237,14 +243,14 @@ class Space:
 
     def complete(self, known: Mapping[str, Value], rng: Random) -> dict[str, Value]:
         """Return a member that keeps what of `known` belongs; what is missing is drawn."""
-        return self._complete(known, lambda slot: rng.choice(slot.options))
+        return self.fill(known, lambda slot: rng.choice(slot.options))
 
-    def _complete(self, known: Mapping[str, Value], fill: Fill) -> dict[str, Value]:
-        """Keep what of `known` belongs, drop the rest, and fill in what is missing."""
+    def fill(self, known: Mapping[str, Value], choose: Fill) -> dict[str, Value]:
+        """Return a member that keeps what of `known` belongs; `choose` decides what is missing."""
         arch: dict[str, Value] = {}
         for slot in self.slots:
             if not slot.conditions or slot.present(arch):
-                arch[slot.name] = known[slot.name] if slot.name in known else fill(slot)
+                arch[slot.name] = known[slot.name] if slot.name in known else choose(slot)
         return arch
 
     def _fault(self, arch: Arch) -> ConfigError | None:

@@ -19,6 +19,8 @@ T = TypeVar("T")
 VERSION = 1
 DRAWS = 2000
 """Draws in a row that may be refused before a strategy gives up looking for a new point."""
+MOST_LOOKED_THROUGH = 20_000
+"""Members of a space that is searched for its last unknown points."""
 
 
 class Column(Sequence[T]):
@@ -184,15 +186,22 @@ class Memory:
         )
 
     def fresh(
-        self, draw: Callable[[Random], Arch], allowed: Allowed | None, rng: Random | None = None
+        self, draw: Callable[[Random], Arch], allowed: Allowed | None, *, again: bool = False
     ) -> Arch | None:
-        """Return the first draw that is new and allowed, or None after `DRAWS` refusals."""
-        rng = rng or self.rng()
+        """Return the first draw that is new and allowed; None where there is none.
+
+        After `DRAWS` refusals a small space is looked through, a larger one given up. With
+        `again`, what was proposed before is as good as new.
+        """
+        rng = self.rng()
         for _ in range(DRAWS):
             arch = draw(rng)
-            if not self.seen(arch) and (allowed is None or allowed(arch)):
+            if (again or not self.seen(arch)) and (allowed is None or allowed(arch)):
                 return arch
-        return None
+        if self.space.size > MOST_LOOKED_THROUGH:
+            return None
+        left = (a for a in self.space.enumerate() if again or not self.seen(a))
+        return next((arch for arch in left if allowed is None or allowed(arch)), None)
 
 
 @runtime_checkable

@@ -1,9 +1,11 @@
-"""Aging evolution."""
+"""Evolution by tournaments: retire the oldest, or drop the worst."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random as Generator
 from typing import Literal
+
+import numpy as np
 
 from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError
@@ -11,8 +13,9 @@ from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
+from archipelago.strategy.columns import told
 
-__all__ = ["RegularizedEvolution"]
+__all__ = ["RegularizedEvolution", "children"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,14 +28,19 @@ class RegularizedEvolution:
     Attributes:
         population: outcomes kept alive (`P` in the paper).
         sample: parents compared for each child (`S`); 1 is a random walk.
+        retire: who dies at a birth: the `oldest` (ageing, the paper's), or the `worst`.
+        again: whether a network may be proposed, and paid for, a second time.
 
     References:
-        Real et al. 2019, arXiv:1802.01548, algorithm 1.
+        Real et al. 2019, arXiv:1802.01548, algorithm 1; Real et al. 2017, arXiv:1703.01041
+        (dropping the worst).
     """
 
     kind: Literal["regularized-evolution"] = "regularized-evolution"
     population: int = 10
     sample: int = 3
+    retire: Literal["oldest", "worst"] = "oldest"
+    again: bool = False
 
     def __post_init__(self) -> None:
         at_least("strategy.population", self.population, 1)
@@ -53,38 +61,47 @@ class RegularizedEvolution:
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
         """Return up to `n` children, or random points until the population is full."""
-        before = len(state.asked)
+        before = state.asks
         for _ in range(n):
             parent = self._parent(state)
             arch: Arch | None = None
             if parent is not None:
-                arch = state.fresh(_children(state.space, parent.arch), allowed)
+                draw = children(state.space, parent.arch)
+                arch = state.fresh(draw, allowed, again=self.again)
             if arch is None:
-                parent, arch = None, state.fresh(state.space.sample, allowed)
+                parent = None
+                arch = state.fresh(state.space.sample, allowed, again=self.again)
             if arch is None:
                 break
             state = state.add(arch, parent.number if parent else None)
         return state, state.asked[before:]
 
     def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Add the newborn; the oldest are no longer compared."""
+        """Add the newborn; the dead are no longer compared."""
         return state.hear(outcomes)
 
     def _parent(self, state: Memory) -> Outcome | None:
-        alive = state.told[-self.population :]
-        if len(state.asked) < self.population or not alive:
+        if state.asks < self.population or not state.tells:
             return None
+        alive = self._alive(state)
         rng = state.rng("parents")
-        drawn = [rng.choice(alive) for _ in range(self.sample)]
+        drawn = [state.log.told[rng.choice(alive)] for _ in range(self.sample)]
         best = max(drawn, key=lambda outcome: (outcome.score, -outcome.number))
         return None if best.status == "failed" else best
 
+    def _alive(self, state: Memory) -> Sequence[int]:
+        """Return places among the outcomes: a population that loses its worst is the best ever."""
+        if self.retire == "oldest" or state.tells <= self.population:
+            return range(max(0, state.tells - self.population), state.tells)
+        best = np.argsort(-told(state)[1], kind="stable")[: self.population]
+        return np.sort(best).tolist()
 
-def _children(space: Space, arch: Arch) -> Callable[[Generator], Arch]:
+
+def children(space: Space, arch: Arch) -> Callable[[Generator], Arch]:
+    """Return draws of mutants: where every neighbour is known or not allowed, walk further."""
     tries = 0
 
     def draw(rng: Generator) -> Arch:
-        # Where every neighbour is known or not allowed, walk further.
         nonlocal tries
         tries += 1
         child = space.mutate(arch, rng)

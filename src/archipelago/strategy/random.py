@@ -16,11 +16,15 @@ __all__ = ["Random"]
 class Random:
     """Uniform over choices, without repetition.
 
+    Attributes:
+        again: whether a network may be proposed, and paid for, a second time.
+
     References:
         Bergstra and Bengio 2012, JMLR 13; Li and Talwalkar 2019, arXiv:1902.07638.
     """
 
     kind: Literal["random"] = "random"
+    again: bool = False
 
     def init(self, space: Space, seed: Seed) -> Memory:
         """Return an empty memory."""
@@ -32,7 +36,7 @@ class Random:
         """Draw up to `n` points not seen before."""
         before = len(state.asked)
         for _ in range(n):
-            arch = state.fresh(state.space.sample, allowed)
+            arch = state.fresh(state.space.sample, allowed, again=self.again)
             if arch is None:
                 break
             state = state.add(arch)
