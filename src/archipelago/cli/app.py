@@ -42,7 +42,7 @@ for _verb in (
 ):
     app.command(rich_help_panel=_SHIP)(_verb)
 app.add_typer(verbs_learn.data, name="data", rich_help_panel=_LEARN)
-for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.doctor):
+for _verb in (verbs_learn.parts, verbs_learn.cite, verbs_learn.bench, verbs_learn.doctor):
     app.command(rich_help_panel=_LEARN)(_verb)
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["cite", "data", "doctor", "parts"]
+__all__ = ["bench", "cite", "data", "doctor", "parts"]
 
 data = typer.Typer(invoke_without_command=True, help="List data sets, or show one.")
 
@@ -63,6 +63,66 @@ def cite(
     from archipelago.config.load import load
 
     print(bibtex(load(source / "run.toml" if source.is_dir() else source)), end="")
+
+
+def bench(  # noqa: PLR0917
+    table: Annotated[
+        str,
+        typer.Argument(metavar="[TABLE]", help="A published table by name, or a file."),
+    ] = "nasbench201-cifar10",
+    strategies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--strategy", metavar="KIND[:OPTION=VALUE,...]", help="May be repeated; default: all."
+        ),
+    ] = None,
+    runs: Annotated[int, typer.Option(help="Searches of each strategy.")] = 20,
+    budgets: Annotated[
+        str, typer.Option("--budget", help="Networks trained, one or several numbers.")
+    ] = "30,60,100",
+    batch: Annotated[int, typer.Option(help="Proposals asked for at a time.")] = 1,
+    seed: Annotated[int, typer.Option(help="Root of all draws.")] = 0,
+    write: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Results, one JSON line a strategy.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Any-time curves, as .svg or .html.")
+    ] = None,
+) -> None:
+    """Replay strategies on a benchmark table: mean and deviation, regret, significance."""
+    import json
+    import sys
+
+    from archipelago.core.errors import ConfigError
+    from archipelago.core.seeds import Seed
+    from archipelago.report.bench_figure import draw
+    from archipelago.study import bench as comparison
+
+    try:
+        marks = tuple(int(mark) for mark in budgets.split(","))
+    except ValueError:
+        raise ConfigError(
+            "whole numbers, with commas between", got=budgets, where="--budget"
+        ) from None
+    measured = comparison.table_of(table)
+    entries = [comparison.parse(text) for text in strategies or comparison.LINE_UP]
+    if figure is not None and figure.suffix not in (".svg", ".html"):
+        draw((), figure)
+    rows = comparison.bench(
+        measured,
+        entries,
+        runs=runs,
+        budgets=marks,
+        batch=batch,
+        seed=Seed(seed),
+        done=lambda row: print(f"{row.name}: {row.means[-1]:.3f}", file=sys.stderr),
+    )
+    print("\n".join(comparison.lines(rows, measured)))
+    plain = [row.to_json() for row in rows]
+    if write is not None:
+        write.write_text("".join(json.dumps(row) + "\n" for row in plain), encoding="utf-8")
+    if figure is not None:
+        draw(plain, figure)
 
 
 def doctor(

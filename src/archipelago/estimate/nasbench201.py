@@ -51,7 +51,7 @@ def nasbench201(dataset: Dataset = "cifar10", *, selected_on: Dataset | None = N
         costs["energy"] = edge["pi5_litert_cifar100_energy_mj"]
         costs["latency"] = edge["pi5_litert_cifar100_lat_ms"]
     return Table(
-        name=f"nasbench201-{dataset}",
+        name=f"nasbench201-{dataset}" + ("-transfer" if chosen != column else ""),
         space=cell_space(),
         rows={tuple(ops): row for row, ops in enumerate(data["ops"].tolist())},
         scores={1.0: data["val12"][:, chosen].astype(float)},

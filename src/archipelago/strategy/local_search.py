@@ -12,6 +12,9 @@ from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["LocalSearch"]
 
+MOST_KNOWN = 5000
+"""Points whose neighbours are remembered."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalSearch:
@@ -68,7 +71,7 @@ class LocalSearch:
         while stand is not None:
             if self.step == "best" and self._unknown(state, stand, allowed):
                 return stand
-            known = [self._known(state, arch) for arch in state.space.neighbours(stand.arch)]
+            known = [self._known(state, key) for _, key in _near(state.space, stand.arch)]
             better = [o for o in known if o is not None and o.score > stand.score]
             if not better:
                 return stand
@@ -87,14 +90,26 @@ class LocalSearch:
         done = [o for o in first if o is not None and o.status != "failed"]
         return max(done, key=lambda outcome: (outcome.score, -outcome.number), default=None)
 
-    def _known(self, state: Memory, arch: Arch) -> Outcome | None:
-        number = state.log.first.get(state.space.canonical(arch), state.asks)
+    def _known(self, state: Memory, key: str) -> Outcome | None:
+        number = state.log.first.get(key, state.asks)
         outcome = state.heard(number) if number < state.asks else None
         return None if outcome is None or outcome.status == "failed" else outcome
 
     def _unknown(self, state: Memory, stand: Outcome, allowed: Allowed | None) -> list[Arch]:
+        first, asks = state.log.first, state.asks
         return [
             arch
-            for arch in state.space.neighbours(stand.arch)
-            if not state.seen(arch) and (allowed is None or allowed(arch))
+            for arch, key in _near(state.space, stand.arch)
+            if first.get(key, asks) >= asks and (allowed is None or allowed(arch))
         ]
+
+
+def _near(space: Space, arch: Arch) -> list[tuple[Arch, str]]:
+    """Return the neighbours of `arch` with their keys; remembered with the space."""
+    known = space.notes.setdefault("neighbours", {})
+    places = space.places(arch)
+    if places not in known:
+        if len(known) >= MOST_KNOWN:
+            known.clear()
+        known[places] = [(near, space.canonical(near)) for near in space.neighbours(arch)]
+    return known[places]
