@@ -2,7 +2,7 @@
 
     python benchmarks/resume.py [--quick] [--kills N] [--seed N] [--write FILE]
 
-A run of the command line, with worker processes, is killed with SIGKILL at an instant drawn
+A run with worker processes is killed with SIGKILL at an instant drawn
 uniformly over its whole duration: by turns the coordinator alone, and its whole process group.
 Then no worker, shared-memory segment or lock may be left, and `archipelago resume` must end with
 the same columns (all that are not volatile) and the same tensors as the run that was left alone.
@@ -11,13 +11,13 @@ the same columns (all that are not volatile) and the same tensors as the run tha
 import argparse
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,8 +25,13 @@ from typing import Any
 import psutil
 from bars import bar, show, write
 
+from archipelago.config.load import load
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
+from archipelago.study.search import resume, search
+
+PATIENCE = 60.0
+"""Seconds within which workers must have left; one that is still importing leaves after that."""
 
 RUN = """
 name = "killed"
@@ -59,27 +64,35 @@ workers = 2
 trials = 12
 [final]
 rounds = 20
+references = false
 """
 
 
-def started(file: Path, out: Path) -> subprocess.Popen[bytes]:
-    """Start the run, or go on with it, in a session of its own."""
-    verb = ["resume", str(out)] if out.exists() else ["search", str(file), "--out", str(out)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "archipelago", *verb],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+def started(file: Path, out: Path) -> int:
+    """Run, or go on, in a child that leads a session of its own; return its process id.
+
+    The child is forked: it need not import everything again. Its workers do, as always.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.setsid()
+            study = resume(out) if (out / "journal.sqlite").exists() else search(load(file), out)
+            study.result  # noqa: B018 - asking for the result runs the study
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    return child
 
 
 def finished(file: Path, out: Path) -> tuple[str, float]:
     """Run to the end; return its identity and how many seconds it took."""
     began = time.monotonic()
-    process = started(file, out)
-    said = process.communicate()[1]
-    if process.returncode:
-        raise SystemExit(said.decode())
+    if os.waitpid(started(file, out), 0)[1]:
+        raise SystemExit(f"{out}: a run failed")
     return identity(out), time.monotonic() - began
 
 
@@ -91,14 +104,7 @@ def identity(out: Path) -> str:
             journal.get(digest)  # verified against its name
         rows = [replace(row, seconds=0.0) for row in journal.meter()]
         told = (rows, list(journal.outcomes()), sorted(journal.pins().items()))
-        return f"{journal.digest()} {hash_of(told)}"
-
-
-def hash_of(value: Any) -> str:
-    """Return a digest of a value's text."""
-    from hashlib import blake2b
-
-    return blake2b(repr(value).encode(), digest_size=16).hexdigest()
+        return f"{journal.digest()} {blake2b(repr(told).encode(), digest_size=16).hexdigest()}"
 
 
 def members(session: int) -> list[int]:
@@ -114,16 +120,18 @@ def members(session: int) -> list[int]:
 def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any] | None:
     """Kill a run after so many seconds and finish it; None where it had already ended."""
     before = set(Path("/dev/shm").iterdir())
-    process = started(file, out)
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(after)
-        process.communicate()
+    child = started(file, out)
+    while os.getsid(child) != child:
+        time.sleep(0.001)
+    time.sleep(after)
+    if os.waitpid(child, os.WNOHANG)[0]:
         return None
-    (os.killpg if group else os.kill)(process.pid, signal.SIGKILL)
-    process.communicate()
-    ends = time.monotonic() + 20
-    while (left := members(process.pid)) and time.monotonic() < ends:
+    (os.killpg if group else os.kill)(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    began = time.monotonic()
+    while (left := members(child)) and time.monotonic() < began + PATIENCE:
         time.sleep(0.05)
+    gone = time.monotonic() - began
     locked = holder(out / "lock") is not None
     reached = "nothing"
     if (out / "journal.sqlite").exists():
@@ -135,6 +143,7 @@ def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any
         "group": group,
         "reached": reached,
         "workers_left": len(left),
+        "seconds_to_leave": round(gone, 2),
         "segments_left": len(set(Path("/dev/shm").iterdir()) - before),
         "locked": locked,
         "identity": finished(file, out)[0],
@@ -162,6 +171,7 @@ def main() -> None:
             if row is not None:
                 same = row.pop("identity") == whole
                 rows.append(show({**row, "identical": same}))
+                write(options.write, rows)
     clean = [r for r in rows if not (r["workers_left"] or r["segments_left"] or r["locked"])]
     bars = [
         bar(
