@@ -4,6 +4,7 @@ import torch
 from archipelago.core.errors import ConfigError, IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.data.augment import (
+    Augment,
     Augmentation,
     Crop,
     Cutout,
@@ -88,3 +89,101 @@ def test_parts_that_do_not_fit_are_refused():
         check_augmentations([Cutout(size=8)], image)
     with pytest.raises(ConfigError, match=r"augment.alpha: must lie in \(0, 100\]"):
         Mixup(alpha=0)
+
+
+def test_every_step_off_leaves_the_very_rows():
+    assert Augment().parts == ()
+    assert Augment().apply(IMAGE, Y, Seed(0), 3) == (IMAGE, Y)
+    everything = Augment(flip=0.5, crop=1, cutout=2, jitter=0.1, mixup=0.2)
+    assert [part.kind for part in everything.parts] == ["flip", "crop", "cutout", "jitter", "mixup"]
+    assert Augment(flip=1).tuned({"augment.flip": 0.0, "learning_rate": 0.1}) == Augment()
+
+
+RUN = """
+[data]
+kind = "digits"
+[partition]
+kind = "iid"
+clients = 4
+[space]
+kind = "{space}"
+[estimator]
+kind = "rounds"
+rounds = 2
+candidates = 3
+[strategy]
+kind = "random"
+[budget]
+trials = 3
+[final]
+rounds = 2
+references = false
+[engine]
+kind = "serial"
+"""
+
+
+def run_of(*sets, space="image-chain"):
+    from archipelago.config.load import loads
+
+    return loads(RUN.replace("{space}", space), sets)
+
+
+def weights(run, folder):
+    from archipelago.journal.journal import Journal
+    from archipelago.study.search import search
+
+    result = search(run, folder).result
+    with Journal.open(folder, write=False) as journal:
+        return journal.pins()["champion/final"], result
+
+
+def test_steps_that_are_off_train_to_the_same_bits_and_steps_that_are_on_do_not(tmp_path):
+    small = ("space.filters=[8]", "space.layers=1", "data.kind=digits")
+    plain, _ = weights(run_of(*small), tmp_path / "plain")
+    off, _ = weights(run_of(*small, 'augment.kind="steps"', "augment.flip=0.0"), tmp_path / "off")
+    on, result = weights(
+        run_of(*small, "augment.crop=1", "augment.jitter=0.1", "augment.mixup=0.2"), tmp_path / "on"
+    )
+    assert plain == off
+    assert plain != on
+    assert result.metrics["accuracy"] > 0.2
+
+
+def test_mixed_labels_train_dense_networks_too(tmp_path):
+    sets = ("data.kind=wine", "augment.mixup=0.5", "space.layers=1")
+    _, result = weights(run_of(*sets, space="table-mlp"), tmp_path / "run")
+    assert result.metrics["accuracy"] > 0.3
+
+
+def test_augmentation_is_searched_with_the_architecture(tmp_path):
+    choices = 'tune.choices={"augment.crop" = [0, 1], learning_rate = [0.05, 0.1]}'
+    run = run_of(choices, "space.filters=[8]", "space.layers=1")
+    _, result = weights(run, tmp_path / "run")
+    found = {tuple(sorted(o.arch.items())) for o in result.leaderboard()}
+    assert all("train.augment.crop" in dict(arch) for arch in found)
+    assert {dict(arch)["train.augment.crop"] for arch in found} <= {0, 1}
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ('{"augment.flop" = [1.0]}', "no such option of [augment]. Did you mean 'flip'?"),
+        ('{"augment.flip" = [3.0]}', "augment.flip: must lie in [0, 1], got 3.0"),
+        ('{"split.test" = [0.1]}', "only options of [client], and of [augment] as augment.OPTION"),
+    ],
+)
+def test_choices_that_cannot_be_tried_are_refused(choices, expected):
+    with pytest.raises(ConfigError) as caught:
+        run_of(f"tune.choices={choices}")
+    assert expected in str(caught.value)
+
+
+def test_a_step_that_fits_no_row_of_the_run_is_refused_at_its_start(tmp_path):
+    from archipelago.study.plan import plan
+
+    run = run_of("data.kind=wine", 'tune.choices={"augment.flip" = [0.5]}', space="table-mlp")
+    with pytest.raises(IncompatibleParts, match="'flip' does not fit table rows"):
+        plan(run)
+    with pytest.raises(IncompatibleParts, match="'flip' does not fit table rows"):
+        weights(run, tmp_path / "run")

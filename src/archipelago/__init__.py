@@ -10,6 +10,7 @@ _HOME: dict[str, str] = {
     "ArchipelagoError": "core.errors",
     "Arrays": "data.sources.arrays",
     "Asha": "strategy.asha",
+    "Augment": "data.augment",
     "Bananas": "strategy.bananas",
     "Bohb": "strategy.bohb",
     "BreastCancer": "data.sources.bundled",

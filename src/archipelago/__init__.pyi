@@ -26,6 +26,7 @@ from archipelago.core.errors import RunFailed as RunFailed
 from archipelago.core.seeds import Seed as Seed
 from archipelago.core.trial import Outcome as Outcome
 from archipelago.core.trial import Proposal as Proposal
+from archipelago.data.augment import Augment as Augment
 from archipelago.data.partition import Classes as Classes
 from archipelago.data.partition import Dirichlet as Dirichlet
 from archipelago.data.partition import Iid as Iid

@@ -15,6 +15,7 @@ from archipelago.client.workplace import Bench, vector
 from archipelago.core.buffers import join
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
+from archipelago.data.augment import Augment
 from archipelago.wire.frame import bundle, pack, unpack
 
 __all__ = ["Evaluate", "Fit", "FitBlock"]
@@ -36,6 +37,7 @@ class Fit:
         epochs: passes over the rows.
         kept: what the client kept so far, float32; None where `training` keeps nothing. What it
             keeps next comes behind the frame: it is not a part of what travels.
+        augment: what it does to its rows first.
     """
 
     client: int
@@ -48,6 +50,7 @@ class Fit:
     progress: float
     epochs: int
     kept: np.ndarray | None = None
+    augment: Augment = Augment()
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
@@ -60,7 +63,7 @@ class Fit:
         if own is not None:
             further = {name: vector(frame, index) for index, name in enumerate(terms.extras, 1)}
             more = {"kept": own.tensor(), "extras": further}
-        x, y = context.rows(self.client, "train")
+        x, y = _rows(self, self.client, context)
         # The server's model, as it lies in shared memory: no copy where all of it travelled.
         whole = own is None and model.flat.device.type == "cpu"
         before = frame.arrays[0] if whole else model.flat.clone()
@@ -110,6 +113,7 @@ class FitBlock:
         training: how to train; its path is `dense`.
         seed: its children by client are the visits' streams.
         progress: share of the plan's rounds already done.
+        augment: as in `Fit`.
     """
 
     clients: tuple[int, ...]
@@ -121,6 +125,7 @@ class FitBlock:
     training: LocalTraining
     seed: Seed
     progress: float
+    augment: Augment = Augment()
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
@@ -136,7 +141,7 @@ class FitBlock:
         model = context.model(frame)
         graph = model.graph
         assert graph is not None  # noqa: S101 - the bench builds from graphs
-        data = [context.rows(client, "train") for client in self.clients]
+        data = [_rows(self, client, context, self.seed.child(client)) for client in self.clients]
         flat = model.flat.expand(len(data), -1).clone()
         done = self.training.fit_block(
             graph,
@@ -164,6 +169,7 @@ class FitBlock:
             seed=self.seed.child(self.clients[place]),
             progress=self.progress,
             epochs=self.epochs[place],
+            augment=self.augment,
         )
         try:
             return [join(fit(context, memory))]  # the next one uses the same model's memory
@@ -227,6 +233,15 @@ def _stream(seed: Seed, device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_rng_state(before)
+
+
+def _rows(
+    fit: Fit | FitBlock, client: int, context: Bench, seed: Seed | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return what a visit learns from: its train rows, augmented by the visit's own stream."""
+    x, y = context.rows(client, "train")
+    stream = (seed or fit.seed).child("augment")
+    return fit.augment.apply(x, y, stream, context.place.task.outputs)
 
 
 def _update(

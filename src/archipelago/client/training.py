@@ -354,8 +354,10 @@ def tuned(training: Training, settings: Mapping[str, Value]) -> Training:
     """Return `training` with some of its fields replaced: a branch's own settings.
 
     What it has no field for goes to the local training inside it. What neither has is left out:
-    pooled training knows no pull towards a shared model.
+    pooled training knows no pull towards a shared model. Settings of another part have its name
+    and a dot in front; they are not for `training`.
     """
+    settings = {name: value for name, value in settings.items() if "." not in name}
     inner = getattr(training, "local", None)
     if settings:
         known = {option.name for option in fields(training)}  # pyright: ignore[reportArgumentType]

@@ -83,6 +83,7 @@ CATALOG: Final[Catalog] = {
         "ditto": "archipelago.client.ditto:Ditto",
         "pfedme": "archipelago.client.pfedme:PFedMe",
     },
+    "augment": {"steps": "archipelago.data.augment:Augment"},
     "server": {
         "sgd": "archipelago.aggregate.server:ServerSgd",
         "adam": "archipelago.aggregate.server:ServerAdam",

@@ -45,6 +45,7 @@ class Run:
         strategy: which of them is tried next.
         estimator: how a candidate gets its score.
         client: local training.
+        augment: what a client does to its train rows first.
         aggregator: how updates are averaged.
         server: what is done with the averaged change.
         cohort: who takes part in a round, on which devices.
@@ -72,6 +73,7 @@ class Run:
     strategy: Any = _section("strategy")
     estimator: Any = _section("estimator")
     client: Any = _section("client")
+    augment: Any = _section("augment")
     aggregator: Any = _section("aggregator")
     server: Any = _section("server")
     cohort: Any = _section("cohort")
@@ -87,7 +89,7 @@ class Run:
         between("seed", self.seed, 0, 2**63 - 1)
         for text in self.constraints:
             parse(text)
-        faults = list(_untunable(self.client, self.tune.choices))
+        faults = list(_untunable(self.client, self.augment, self.tune.choices))
         if faults:
             raise ConfigFaults("the choices of [tune]", faults)
         refuse_clashes(self.client, self.aggregator, self.estimator)
@@ -124,27 +126,49 @@ class Run:
         return self.tune.family(self.space)
 
     @property
+    def augments(self) -> Iterator[Any]:
+        """Every augmentation that a client may be asked for: the section's, and each tuned one."""
+        yield self.augment
+        for name, options in self.tune.choices.items():
+            if name.startswith("augment."):
+                yield from (self.augment.tuned({name: option}) for option in options)
+
+    @property
     def limits(self) -> tuple[Constraint, ...]:
         """The constraints, read."""
         return tuple(parse(text) for text in self.constraints)
 
 
-def _untunable(client: Any, choices: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with trying each of `choices` in the client's part."""
-    if not is_dataclass(client):
+def _untunable(client: Any, augment: Any, choices: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with trying each of `choices` in the part that it belongs to."""
+    apart = {name: options for name, options in choices.items() if "." in name}
+    for name in apart:
+        if not name.startswith("augment."):
+            what = "only options of [client], and of [augment] as augment.OPTION, are tuned"
+            yield sentence(what, where=f"tune.choices.{name}")
+    prefix = "augment."
+    steps = {k.removeprefix(prefix): v for k, v in apart.items() if k.startswith(prefix)}
+    yield from _unfit("augment", augment, steps)
+    yield from _unfit("client", client, {k: v for k, v in choices.items() if k not in apart})
+
+
+def _unfit(section: str, part: Any, choices: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with trying each of `choices` in the part of a section."""
+    if not is_dataclass(part):
         return
-    inner = getattr(client, "local", None)
+    inner = getattr(part, "local", None)
     if inner is not None:
         # What the part has no field for goes to the local training inside it.
-        mine = {option.name for option in fields(client)}
-        yield from _untunable(inner, {k: v for k, v in choices.items() if k not in mine})
+        mine = {option.name for option in fields(part)}
+        yield from _unfit(section, inner, {k: v for k, v in choices.items() if k not in mine})
         choices = {name: options for name, options in choices.items() if name in mine}
-    known = [option.name for option in fields(client) if option.init and option.name != "kind"]
+    known = [option.name for option in fields(part) if option.init and option.name != "kind"]
     for name, options in choices.items():
         where = f"tune.choices.{name}"
         if name not in known:
-            yield sentence("no such option of [client]", where=where, fix=did_you_mean(name, known))
-        elif place_of(client):
+            fix = did_you_mean(name, known)
+            yield sentence(f"no such option of [{section}]", where=where, fix=fix)
+        elif place_of(part):
             for option in options:
-                table = {**to_table(client, "client"), name: option}
-                yield from from_table("client", table)[1]
+                table = {**to_table(part, section), name: option}
+                yield from from_table(section, table)[1]

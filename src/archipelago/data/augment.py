@@ -3,19 +3,21 @@
 Each part works on prepared inputs (mean 0, deviation 1), so a masked or padded value is the mean.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
+from archipelago.core.trial import Value
 from archipelago.data.shards import Signature
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
 __all__ = [
+    "Augment",
     "Augmentation",
     "Crop",
     "Cutout",
@@ -124,7 +126,7 @@ class Cutout:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mixup:
-    """Mix each row with another, and their labels: lambda ~ Beta(alpha, alpha) for each batch.
+    """Mix each row with another, and their labels: lambda ~ Beta(alpha, alpha) for each row.
 
     References:
         Zhang et al. 2018, arXiv:1710.09412, section 2.
@@ -143,10 +145,17 @@ class Mixup:
         import torch
         from torch.nn.functional import one_hot
 
-        share = float(seed.child("share").numpy().beta(self.alpha, self.alpha))
+        drawn = seed.child("share").numpy().beta(self.alpha, self.alpha, len(x))
+        share = torch.from_numpy(drawn).to(x)
         other = torch.randperm(len(x), generator=_generator(seed)).to(x.device)
         soft = y if y.is_floating_point() else one_hot(y, outputs).to(x.dtype)
-        return torch.lerp(x[other], x, share), torch.lerp(soft[other], soft, share)
+
+        def mixed(values: "Tensor") -> "Tensor":
+            return torch.lerp(
+                values[other], values, share.reshape(-1, *(1 for _ in values.shape[1:]))
+            )
+
+        return mixed(x), mixed(soft)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,6 +211,71 @@ class Masking:
         place = torch.arange(steps)
         span = (place >= low) & (place < low + length)
         return x.masked_fill(span[:, None, :].to(x.device), 0.0), y
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augment:
+    """What a client does to its train rows before it learns from them; 0 leaves a step out.
+
+    Drawn anew at every visit; the epochs of one visit share it. Validation and test rows are never
+    touched. Any option may be searched: `[tune] choices = { "augment.flip" = [0.0, 0.5] }`.
+
+    Attributes:
+        flip: chance that a picture is mirrored left and right.
+        crop: pixels by which a picture is shifted at most, each way.
+        cutout: pixels a side of the square that is erased from a picture.
+        masking: largest share of a series' steps that is silenced.
+        jitter: deviation of added noise, in standard units.
+        mixup: alpha of Beta(alpha, alpha), by which rows and their labels are mixed.
+
+    References:
+        He et al. 2016, arXiv:1512.03385, section 4.2; DeVries & Taylor 2017, arXiv:1708.04552,
+        section 3; Park et al. 2019, arXiv:1904.08779, section 2; Um et al. 2017,
+        arXiv:1706.00527, section 3; Zhang et al. 2018, arXiv:1710.09412, section 2.
+    """
+
+    kind: Literal["steps"] = "steps"
+    flip: float = 0.0
+    crop: int = 0
+    cutout: int = 0
+    masking: float = 0.0
+    jitter: float = 0.0
+    mixup: float = 0.0
+
+    def __post_init__(self) -> None:
+        between("augment.flip", self.flip, 0, 1)
+        at_least("augment.crop", self.crop, 0)
+        at_least("augment.cutout", self.cutout, 0)
+        between("augment.masking", self.masking, 0, 1)
+        between("augment.jitter", self.jitter, 0, 10)
+        between("augment.mixup", self.mixup, 0, 100)
+
+    @property
+    def parts(self) -> tuple[Flip | Crop | Cutout | Masking | Jitter | Mixup, ...]:
+        """The steps that are on, in the order in which they are taken."""
+        steps = (
+            self.flip and Flip(chance=self.flip),
+            self.crop and Crop(pad=self.crop),
+            self.cutout and Cutout(size=self.cutout),
+            self.masking and Masking(share=self.masking),
+            self.jitter and Jitter(deviation=self.jitter),
+            self.mixup and Mixup(alpha=self.mixup),
+        )
+        return tuple(step for step in steps if not isinstance(step, int | float))
+
+    def tuned(self, settings: Mapping[str, Value]) -> "Augment":
+        """Return this with what `settings` holds under `augment.`: a branch's own."""
+        prefix = "augment."
+        own = {k.removeprefix(prefix): v for k, v in settings.items() if k.startswith(prefix)}
+        return replace(self, **own) if own else self  # pyright: ignore[reportArgumentType]
+
+    def apply(self, x: "Tensor", y: "Tensor", seed: Seed, outputs: int) -> "tuple[Tensor, Tensor]":
+        """Return what a visit learns from; the very same rows where every step is off."""
+        return augmented(self.parts, x, y, seed=seed, outputs=outputs)
+
+    def check(self, signature: Signature) -> None:
+        """Refuse steps that make no sense for the rows; see `check_augmentations`."""
+        check_augmentations(self.parts, signature)
 
 
 def augmented(

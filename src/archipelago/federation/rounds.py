@@ -25,6 +25,7 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.seeds import Seed
 from archipelago.core.update import Update
+from archipelago.data.augment import Augment
 from archipelago.engine.base import Result, one_thread
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import parted, scored, updated
@@ -50,6 +51,7 @@ class Federation:
         server: what is done with the average.
         norm: largest L2 norm of an update; 0 accepts any finite one.
         clock: where time goes.
+        augment: what a client does to its train rows first.
     """
 
     engine: Any
@@ -63,6 +65,7 @@ class Federation:
     server: ServerOptimizer = field(default_factory=ServerSgd)
     norm: float = 0.0
     clock: Clock = field(default_factory=Clock)
+    augment: Augment = field(default_factory=Augment)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -357,6 +360,7 @@ class _Side:
     path: Path | None
     handle: Any
     folding: Any
+    augment: Augment
     gathered: _Gathered = field(default_factory=_Gathered)
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
 
@@ -400,9 +404,20 @@ def _kept(federation: Federation, branch: Branch, client: int) -> np.ndarray | N
     return training.initial(branch.flat, branch.graph.layout).numpy()
 
 
+def _flat(training: Any) -> Any:
+    """Return training off the dense path, which learns from class numbers, not from shares."""
+    if isinstance(training, LocalTraining):
+        return replace(training, path="flat") if training.path == "auto" else training
+    inner = getattr(training, "local", None)
+    return training if inner is None else replace(training, local=_flat(inner))
+
+
 def _side(federation: Federation, branch: Branch) -> _Side:
     training, layout = _training(federation, branch), branch.graph.layout
+    augment = federation.augment.tuned(branch.settings)
     terms = terms_of(training, layout)
+    if augment.mixup:
+        training = _flat(training)
     return _Side(
         branch=branch,
         training=training,
@@ -412,6 +427,7 @@ def _side(federation: Federation, branch: Branch) -> _Side:
         else None,
         handle=federation.engine.share(_shared(federation, branch, terms)),
         folding=federation.aggregator.start(layout),
+        augment=augment,
     )
 
 
@@ -473,6 +489,7 @@ def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | Fi
             training=training,
             seed=seed,
             progress=progress,
+            augment=side.augment,
         )
     return Fit(
         client=first.client,
@@ -485,6 +502,7 @@ def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | Fi
         progress=progress,
         epochs=first.fate.epochs,
         kept=first.kept,
+        augment=side.augment,
     )
 
 

@@ -7,12 +7,12 @@ such choices out of a point, a branch carries them, and the client's part replac
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError
 from archipelago.core.trial import Arch, Value
-from archipelago.space.dims import Choice, Part
+from archipelago.space.dims import Choice
 from archipelago.space.family import Family
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
@@ -95,7 +95,8 @@ class Tune:
     Without `choices` nothing is tuned. Example: `choices = { learning_rate = [0.01, 0.1] }`.
 
     Attributes:
-        choices: field of the client's part -> the values it may take.
+        choices: field of the client's part -> the values it may take; with `augment.` in front,
+            an option of [augment].
         order: `joint` makes them choices of the one search; `after` searches them for the winning
             network, once the architecture is settled, by the same strategy and estimator.
         trials: settings tried by `after`.
@@ -133,5 +134,13 @@ class Tune:
         return Space({TRAIN: _dims(self.choices)})
 
 
-def _dims(choices: Mapping[str, Sequence[Value]]) -> dict[str, Part]:
-    return {name: Choice(tuple(options)) for name, options in choices.items()}
+def _dims(choices: Mapping[str, Sequence[Value]]) -> dict[str, Any]:
+    """Return a choice for each setting; `augment.flip` lies under the name of its part."""
+    dims: dict[str, Any] = {}
+    for name, options in choices.items():
+        *outer, last = name.split(".")
+        home = dims
+        for step in outer:
+            home = home.setdefault(step, {})
+        home[last] = Choice(tuple(options))
+    return dims

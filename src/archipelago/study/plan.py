@@ -112,6 +112,8 @@ def plan(run: Run) -> Plan:
         ).shards
         run.check_clients(len(shards.training))
         signature = shards.signature
+        for augment in run.augments:
+            augment.check(signature)
         space = run.family.space(signature.shape, signature.outputs)
         graphs, allowed = _sampled(run, space, signature, seed.child("plan").rng())
         clients = len(shards.training)

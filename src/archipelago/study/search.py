@@ -159,6 +159,8 @@ class Study:
         )
         shards = prepared.shards
         run.check_clients(len(shards.training))
+        for augment in run.augments:
+            augment.check(shards.signature)
         clock = Clock()
         line = Line(run=run, shards=shards, engine=engine, journal=journal, clock=clock)
         recorder = Recorder(journal, clock)

@@ -19,6 +19,7 @@ from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation
 from archipelago.journal.journal import Journal
 from archipelago.space.graph import Graph
+from archipelago.space.joint import network as network_of
 from archipelago.strategy.random import Random
 from archipelago.study.given import Given
 from archipelago.study.pooled import Pooled
@@ -139,6 +140,8 @@ class Line:
         final = self.run.final
         plan = Rounds(rounds=final.rounds, candidates=1, every=final.every, patience=final.patience)
         stage = self._stage(name, Given((arch,)), plan, Budget(trials=1), searched=False)
+        if arch and not network_of(arch):  # settings that were tuned afterwards
+            stage = replace(stage, space=self.run.tune.space())
         return replace(stage, arena=self._arena(name, lambda _: graph))
 
     def _arena(self, name: str, graph: Callable[[Arch], Graph]) -> Arena:
@@ -157,6 +160,7 @@ class Line:
                 validation_rows=shards.validation_rows,
                 seed=self._seed(),
                 training=plain(run.client) if pooled else run.client,
+                augment=run.augment,
                 cohort=Cohort() if pooled else run.cohort,
                 aggregator=run.aggregator,
                 server=run.server,
