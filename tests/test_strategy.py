@@ -38,10 +38,12 @@ BARE = {"grid", "random"}
 """Strategies that learn nothing."""
 LADDERS = {"successive-halving", "hyperband", "asha", "bohb"}
 """Strategies that ask for one network at several fidelities; their own tests are elsewhere."""
-in_full = pytest.mark.parametrize("kind", sorted({*kinds("strategy")} - LADDERS))
+OTHERS = {"progressive-shrinking"}
+"""Have a space of their own: their contract is kept in test_fednas.py."""
+in_full = pytest.mark.parametrize("kind", sorted({*kinds("strategy")} - LADDERS - OTHERS))
 
 
-@pytest.fixture(params=kinds("strategy"))
+@pytest.fixture(params=[kind for kind in kinds("strategy") if kind not in OTHERS])
 def strategy(request):
     return part("strategy", request.param)
 

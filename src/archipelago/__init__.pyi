@@ -71,6 +71,7 @@ from archipelago.space.multi_branch import MultiBranch as MultiBranch
 from archipelago.space.series_chain import SeriesChain as SeriesChain
 from archipelago.space.space import Space as Space
 from archipelago.space.table_mlp import TableMlp as TableMlp
+from archipelago.space.widths import Widths as Widths
 from archipelago.space.zoo import Zoo as Zoo
 from archipelago.strategy.asha import Asha as Asha
 from archipelago.strategy.bananas import Bananas as Bananas
@@ -87,6 +88,7 @@ from archipelago.strategy.nsga2 import Nsga2 as Nsga2
 from archipelago.strategy.pareto_gp import ParEgo as ParEgo
 from archipelago.strategy.random import Random as Random
 from archipelago.strategy.reinforce import Reinforce as Reinforce
+from archipelago.strategy.shrinking import ProgressiveShrinking as ProgressiveShrinking
 from archipelago.strategy.tpe import Tpe as Tpe
 from archipelago.study.plan import Plan as Plan
 from archipelago.study.plan import plan as plan

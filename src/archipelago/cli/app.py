@@ -34,6 +34,7 @@ for _verb in (
     app.command(rich_help_panel=_RUN)(_verb)
 for _verb in (
     verbs_ship.report,
+    verbs_ship.cost,
     verbs_ship.export,
     verbs_ship.predict,
     verbs_ship.runs,

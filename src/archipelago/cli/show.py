@@ -12,11 +12,14 @@ from archipelago.config.load import preset, presets
 from archipelago.journal.runs import RunLine
 
 if TYPE_CHECKING:
+    from archipelago.core.device import Device
     from archipelago.core.meter import MeterRow
     from archipelago.data.quality import Finding, Inspection
+    from archipelago.study.costs import Bill
     from archipelago.study.plan import Plan
 
 __all__ = [
+    "bill_lines",
     "columns",
     "finding_lines",
     "inspection_lines",
@@ -147,6 +150,48 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     ]
     yield from columns(rows)
     yield "These are estimates: they sample the space and time one client's round here."
+
+
+def bill_lines(found: Sequence["Bill"], profile: "Device") -> Iterator[str]:
+    """Yield what each phase cost, and the burden on a client."""
+    yield from columns(
+        [
+            ("phase", "fits", "scored", "MACs", "up", "down", "client time", "joules*", "parallel"),
+            *(
+                (
+                    bill.phase,
+                    str(bill.fits),
+                    str(bill.evaluations),
+                    amount(bill.total("macs"), ""),
+                    amount(bill.total("bytes_up"), "B"),
+                    amount(bill.total("bytes_down"), "B"),
+                    clock(bill.total("seconds")),
+                    amount(bill.total("joules"), "J"),
+                    clock(bill.parallel_seconds),
+                )
+                for bill in found
+            ),
+        ]
+    )
+    whole = found[-1]
+    yield ""
+    yield from columns(
+        [
+            ("a client", "MACs", "up", "down", "client time", "joules*"),
+            *(
+                (
+                    word,
+                    amount(of("macs"), ""),
+                    amount(of("bytes_up"), "B"),
+                    amount(of("bytes_down"), "B"),
+                    clock(of("seconds")),
+                    amount(of("joules"), "J"),
+                )
+                for word, of in (("mean", whole.mean), ("most", whole.most))
+            ),
+        ]
+    )
+    yield f"* estimated from the device profile {profile.name!r} ({profile.source})."
 
 
 def _spread(values: tuple[int, int, int]) -> str:

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     from archipelago.study.search import Event
 
-__all__ = ["compare", "export", "predict", "report", "reproduce", "runs"]
+__all__ = ["compare", "cost", "export", "predict", "report", "reproduce", "runs"]
 
 _Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.")]
 
@@ -23,6 +23,32 @@ def report(directory: _Run) -> None:
     with Journal.open(directory, write=False) as journal:
         path = journal.write_text("report.html", render(gather(journal)))
     print(f"report: {path}")
+
+
+def cost(
+    directory: _Run,
+    device: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="Whose numbers give the joules.")
+    ] = "phone",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, for programs.")] = False,
+) -> None:
+    """Print what a run cost its clients: sums over its meter, per client total, mean and most."""
+    from archipelago.core.device import device as known
+    from archipelago.journal.journal import Journal
+    from archipelago.study.costs import bills
+
+    profile = known(device)
+    with Journal.open(directory, write=False) as journal:
+        found = bills(journal, profile)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        print(json.dumps({"device": asdict(profile), "bills": [asdict(bill) for bill in found]}))
+        return
+    from archipelago.cli.show import bill_lines
+
+    print("\n".join(bill_lines(found, profile)))
 
 
 def export(  # noqa: PLR0917 - typer's way to declare options

@@ -190,6 +190,7 @@ class Evaluate:
         split: `validation`, or `test` where the workplace holds opened test rows.
         training: how the model was trained.
         kept: of that client; None scores the server's model.
+        most: score on so many rows only, evenly taken; 0 takes all.
     """
 
     client: int
@@ -200,12 +201,16 @@ class Evaluate:
     split: str = "validation"
     training: Any = None
     kept: np.ndarray | None = None
+    most: int = 0
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Score in the worker."""
         own = None if self.kept is None else _Own(self.training, self.kept, always=True)
         model = context.model(unpack(memory.view(self.handle)), own)
         x, y = context.rows(self.client, self.split)
+        if 0 < self.most < len(y):
+            some = torch.linspace(0, len(y) - 1, self.most).long()
+            x, y = x[some], y[some]
         model.eval()
         with torch.no_grad():
             vector = context.place.task.statistics(model(x), y)

@@ -51,6 +51,7 @@ CATALOG: Final[Catalog] = {
         "nas-bench-201-size": "archipelago.space.cell201:NasBench201Size",
         "darts": "archipelago.space.darts:Darts",
         "zoo": "archipelago.space.zoo:Zoo",
+        "widths": "archipelago.space.widths:Widths",
     },
     "tune": {"choices": "archipelago.space.joint:Tune"},
     "strategy": {
@@ -70,6 +71,7 @@ CATALOG: Final[Catalog] = {
         "bananas": "archipelago.strategy.bananas:Bananas",
         "nsga2": "archipelago.strategy.nsga2:Nsga2",
         "parego": "archipelago.strategy.pareto_gp:ParEgo",
+        "progressive-shrinking": "archipelago.strategy.shrinking:ProgressiveShrinking",
     },
     "estimator": {
         "race": "archipelago.estimate.race:Race",

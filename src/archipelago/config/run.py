@@ -93,6 +93,15 @@ class Run:
         if faults:
             raise ConfigFaults("the choices of [tune]", faults)
         refuse_clashes(self.client, self.aggregator, self.estimator)
+        if getattr(self.strategy, "inherits", False) and not getattr(
+            self.estimator, "inherit", False
+        ):
+            raise IncompatibleParts(
+                "this strategy's candidates start from their parent's weights",
+                got=self.strategy.kind,
+                where="estimator.inherit",
+                fix="set inherit = true, and warm = 30 or more: rounds of the whole network",
+            )
         holders = getattr(self.partition, "clients", None)
         if isinstance(holders, int) and holders > 0:
             self.check_clients(holders)

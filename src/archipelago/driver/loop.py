@@ -22,7 +22,7 @@ from archipelago.estimate.arena import Arena, Estimator, Step
 from archipelago.federation.branch import Heat
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
-from archipelago.strategy.base import Strategy, load, save
+from archipelago.strategy.base import Memory, Strategy, load, save
 
 __all__ = ["Champion", "Position", "Stage", "explore"]
 
@@ -82,6 +82,7 @@ class Position:
     trials: int = 0
     champion: Champion | None = None
     front: tuple[Kept, ...] = ()
+    kept: tuple[Champion, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
@@ -92,6 +93,7 @@ class Position:
             "trials": self.trials,
             "champion": self.champion.to_json() if self.champion else None,
             "front": [kept.to_json() for kept in self.front],
+            "kept": [champion.to_json() for champion in self.kept],
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -109,6 +111,7 @@ class Position:
             trials=data["trials"],
             champion=Champion.from_json(champion) if champion else None,
             front=tuple(Kept.from_json(kept) for kept in data["front"]),
+            kept=tuple(Champion.from_json(one) for one in data.get("kept", ())),
         )
 
 
@@ -126,6 +129,7 @@ class Stage:
         seed: the strategy's stream.
         allowed: hard constraints, checked before anything is trained.
         choice: whether the weights of the whole Pareto front are kept, not the best ones only.
+        inherit: whether weights are kept for proposals that will name a parent.
     """
 
     name: str
@@ -137,6 +141,7 @@ class Stage:
     seed: Seed
     allowed: Callable[[Arch], bool] | None = None
     choice: bool = False
+    inherit: bool = False
 
 
 def explore(
@@ -172,7 +177,8 @@ def explore(
             mind, proposals = stage.strategy.ask(mind, asked, stage.allowed)
             if not proposals:
                 return
-            heat = stage.estimator.start(proposals, position.generation, stage.arena)
+            arena = _with_parents(stage, position, recorder)
+            heat = stage.estimator.start(proposals, position.generation, arena)
             position = replace(position, strategy=save(mind), heat=heat)
         heat = position.heat
         assert heat is not None  # noqa: S101
@@ -223,6 +229,7 @@ def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> P
         trials=position.trials + len(heat.outcomes),
         champion=champion,
         front=_front(recorder, position.front, heat) if stage.choice else (),
+        kept=_kept(mind, recorder, position, heat) if stage.inherit else (),
     )
 
 
@@ -245,7 +252,36 @@ def _pins(stage: Stage, before: Position, after: Position) -> dict[str, str | No
         place = f"champion/{stage.name}"
         pins[place] = after.champion.digest
         pins |= {f"{place}/{c}": digest for c, digest in after.champion.kept.items()}
-    return pins
+    pins |= dict.fromkeys(_pin(stage, one) for one in before.kept)
+    return pins | {_pin(stage, one): one.digest for one in after.kept}
+
+
+def _kept(mind: Memory, recorder: Recorder, position: Position, heat: Heat) -> tuple[Champion, ...]:
+    """Return what the next proposals may inherit from: the rest is let go."""
+    parents = {proposal.parent for proposal in mind.asked}
+    old = [one for one in position.kept if one.outcome.number in parents]
+    new = [
+        Champion(outcome=outcome, graph=branch.graph, digest=recorder.put(branch.flat))
+        for outcome, branch in zip(heat.outcomes, heat.branches, strict=True)
+        if outcome.status == "done"
+    ]
+    return tuple(sorted((*old, *new), key=lambda one: one.outcome.number))
+
+
+def _with_parents(stage: Stage, position: Position, recorder: Recorder) -> Arena:
+    if not position.kept:
+        return stage.arena
+    kept = {one.outcome.number: one for one in position.kept}
+
+    def parent(number: int) -> tuple[Graph, Tensor] | None:
+        one = kept.get(number)
+        return (one.graph, recorder.get(one.digest)) if one else None
+
+    return replace(stage.arena, parent=parent)
+
+
+def _pin(stage: Stage, one: Champion) -> str:
+    return f"kept/{stage.name}/{one.outcome.number}"
 
 
 def _better(outcome: Outcome, champion: Champion | None) -> bool:

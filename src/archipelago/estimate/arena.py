@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+from torch import Tensor
 
 from archipelago.client.paths import Path
 from archipelago.core.meter import MeterRow, totals
@@ -12,6 +13,7 @@ from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import Federation, Incident, Round, Scores, evaluate
 from archipelago.nn.build import initialise
+from archipelago.nn.inherit import inherited
 from archipelago.space.graph import Graph
 from archipelago.space.joint import settings
 
@@ -31,6 +33,7 @@ class Arena:
         clients: who may train.
         scorers: who may validate.
         phase: what the meter calls it.
+        parent: from a proposal's number to its network and trained weights, where they were kept.
     """
 
     federation: Federation
@@ -38,6 +41,7 @@ class Arena:
     clients: tuple[int, ...]
     scorers: tuple[int, ...]
     phase: str = "search"
+    parent: Callable[[int], tuple[Graph, Tensor] | None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +84,12 @@ def begin(
     cohorts: Sequence[tuple[int, ...]],
     rounds: Sequence[int],
     validators: int,
+    inherit: bool = False,
 ) -> Heat:
-    """Return a heat whose branches start from scratch, each with its cohort and its rounds."""
+    """Return a heat whose branches start from scratch, each with its cohort and its rounds.
+
+    With `inherit`, one whose parent's weights were kept starts from a slice of them.
+    """
     seed = arena.federation.seed.child(arena.phase)
     drawn = arena.scorers
     if validators and validators < len(drawn):
@@ -94,11 +102,17 @@ def begin(
     branches: list[Branch] = []
     for proposal, cohort, budget in zip(proposals, cohorts, rounds, strict=True):
         graph = arena.graph(proposal.arch)
+        parent = arena.parent(proposal.parent) if inherit and proposal.parent is not None else None
+        flat = (
+            inherited(*parent, graph)
+            if parent is not None
+            else initialise(graph, seed.child("weights", proposal.number))
+        )
         branches.append(
             Branch(
                 number=proposal.number,
                 graph=graph,
-                flat=initialise(graph, seed.child("weights", proposal.number)),
+                flat=flat,
                 cohort=cohort,
                 rounds=budget,
                 settings=settings(proposal.arch),
@@ -117,12 +131,28 @@ def share(rounds: int, fidelity: float) -> int:
     return max(1, round(rounds * fidelity))
 
 
-def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:
-    """Score every live branch on the heat's validators and add a checkpoint to its history.
+def judge(
+    heat: Heat, arena: Arena, *, most: int = 0, scores: Scores | None = None
+) -> tuple[Heat, Scores]:
+    """Score every live branch and add a checkpoint to its history.
 
     Where training is personal, each client scores the model of its own: that is what it will use.
+
+    Args:
+        heat: the generation under way.
+        arena: where its candidates are compared.
+        most: rows on which a client scores at most; 0 takes all.
+        scores: given where others than the heat's validators have scored.
     """
-    scores = evaluate(arena.federation, heat.branches, heat.validators, phase=arena.phase, own=True)
+    if scores is None:
+        scores = evaluate(
+            arena.federation,
+            heat.branches,
+            heat.validators,
+            phase=arena.phase,
+            most=most,
+            own=True,
+        )
     branches: list[Branch] = []
     for branch in heat.branches:
         if not branch.alive:
@@ -134,6 +164,7 @@ def judge(heat: Heat, arena: Arena) -> tuple[Heat, Scores]:
             metrics = arena.federation.task.metrics(total)
             loss = float(total[1] / max(total[0], 1.0))
             point = (branch.round, loss, arena.federation.task.score(metrics))
+            metrics = {**metrics, "loss": loss}
             cost = totals(row for row in scores.rows if row.branch == branch.number)
             spent = {
                 name: branch.spent.get(name, 0.0) + value
@@ -167,7 +198,10 @@ def outcomes(heat: Heat) -> tuple[Outcome, ...]:
 
 
 def _outcome(proposal: Proposal, branch: Branch) -> Outcome:
-    failed = branch.status == "failed" or not branch.history or not branch.counted
+    # A plan of no rounds scores what was inherited.
+    failed = (
+        branch.status == "failed" or not branch.history or not (branch.counted or not branch.round)
+    )
     costs: dict[str, Any] = {
         "params": branch.graph.params,
         "macs": branch.graph.macs,

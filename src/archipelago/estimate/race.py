@@ -1,6 +1,6 @@
 """FedNAS's way: disjoint groups of clients, losers dropped early, more rounds later."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, sqrt
 from typing import Literal
@@ -9,13 +9,21 @@ import numpy as np
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
+from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
 from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
 from archipelago.federation.branch import Branch, Heat
-from archipelago.federation.rounds import Scores, step
+from archipelago.federation.rounds import (
+    Federation,
+    Round,
+    Scores,
+    evaluate,
+    selected,
+    step,
+)
 
-__all__ = ["Race", "groups"]
+__all__ = ["Race", "groups", "speed_groups"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +32,18 @@ class Race:
 
     Groups are drawn anew for every generation, stratified by rows. All survivors are scored on
     the same validation clients, so that a candidate is not confounded with its group's data.
+    Each of FedNAS's three savings can be switched off alone: partial clients by `groups = 1` and
+    `group = 0`, early dropping by `drop = "none"`, dynamic rounds by `growth = "constant"`.
 
     Attributes:
         candidates: proposals in a generation, one group each.
+        groups: groups that train at a time; with fewer than candidates these take turns, in waves
+            between two checkpoints. 0 is one for each candidate.
         group: clients in a group; 0 shares all clients out.
+        sample: clients of a group that train in a round; 0 follows the run's cohort.
+        rotate: whether candidates change groups every round, so that none keeps its group's data.
+        match: what groups have in common: about the same `rows`, or clients of one `speed` each:
+            the fastest get the largest candidate, which shortens a round.
         first: round budget of the first generation.
         last: round budget that the growth reaches.
         growth: how the budget grows with the generation.
@@ -36,10 +52,19 @@ class Race:
         drop: `half`, `fraction`, `margin` (paired difference beyond `z` standard errors), `none`.
         fraction: share of the survivors dropped by `fraction`.
         z: standard errors of `margin`.
+        settled: end a generation once the order of its leading half has been the same at so many
+            checkpoints in a row; 0 never does.
+        screen: score candidates before any training, and train the best so many; 1 is scoring
+            without training, 0 trains all. Needs `inherit`.
         by: what ranks: validation `loss`, or the search's own `score`.
         freed: what a dropped candidate's clients do: `idle` saves cost, `join` the survivors
             saves time.
-        validators: clients that score; 0 takes all.
+        scorers: `common` clients score every survivor; `trainers` score what they download for the
+            next round anyway, which saves the download and confounds a candidate with its group.
+        validators: common clients that score; 0 takes all.
+        rows: validation rows on which each scores at most; 0 takes all.
+        inherit: start candidates from their parent's weights, sliced, where the proposal has one.
+        warm: rounds, on all clients, of a first network that has nothing to inherit; 0 races it.
 
     References:
         Xu et al. 2020, arXiv:2002.06352; Jamieson and Talwalkar 2016, arXiv:1502.07943 (halving).
@@ -47,7 +72,11 @@ class Race:
 
     kind: Literal["race"] = "race"
     candidates: int = 5
+    groups: int = 0
     group: int = 0
+    sample: int = 0
+    rotate: bool = False
+    match: Literal["rows", "speed"] = "rows"
     first: int = 2
     last: int = 6
     growth: Literal["constant", "linear", "geometric"] = "linear"
@@ -56,36 +85,79 @@ class Race:
     drop: Literal["half", "fraction", "margin", "none"] = "half"
     fraction: float = 0.25
     z: float = 2.0
+    settled: int = 0
+    screen: int = 0
     by: Literal["loss", "score"] = "loss"
     freed: Literal["idle", "join"] = "idle"
+    scorers: Literal["common", "trainers"] = "common"
     validators: int = 0
+    rows: int = 0
+    inherit: bool = False
+    warm: int = 0
 
     def __post_init__(self) -> None:
         at_least("estimator.candidates", self.candidates, 1)
+        at_least("estimator.groups", self.groups, 0, fix="0 is one for each candidate")
         at_least("estimator.group", self.group, 0, fix="0 shares all clients out")
+        at_least("estimator.sample", self.sample, 0, fix="0 follows the run's cohort")
         at_least("estimator.first", self.first, 1)
         at_least("estimator.generations", self.generations, 1)
         at_least("estimator.checkpoint", self.checkpoint, 1)
         between("estimator.fraction", self.fraction, 0, 1, open_low=True, open_high=True)
         at_least("estimator.z", self.z, 0)
+        at_least("estimator.settled", self.settled, 0, fix="0 never ends early")
+        at_least("estimator.screen", self.screen, 0, fix="0 trains every candidate")
         at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")
+        at_least("estimator.rows", self.rows, 0, fix="0 takes all rows")
+        at_least("estimator.warm", self.warm, 0, fix="0 races the first network like any other")
         at_least("estimator.last", self.last, self.first, fix="the budget grows from first to last")
+        moves = self.rotate or self.groups
+        if moves and (self.freed == "join" or self.match == "speed"):
+            raise IncompatibleParts(
+                "candidates that change groups cannot keep clients of their own",
+                got="freed = 'join'" if self.freed == "join" else "match = 'speed'",
+                where="estimator.rotate" if self.rotate else "estimator.groups",
+                fix="leave freed = 'idle' and match = 'rows', or let candidates stay",
+            )
+        if self.scorers == "trainers" and (moves or self.freed == "join"):
+            raise IncompatibleParts(
+                "trainers score what they train next, so they must stay with their candidate",
+                got="trainers",
+                where="estimator.scorers",
+                fix='set scorers = "common", or rotate = false, groups = 0 and freed = "idle"',
+            )
+        if self.scorers == "trainers" and self.drop == "margin":
+            raise IncompatibleParts(
+                "a paired difference needs clients that score both",
+                got="trainers",
+                where="estimator.scorers",
+                fix='set scorers = "common", or drop = "half"',
+            )
+        if self.screen and not self.inherit:
+            raise IncompatibleParts(
+                "scoring before training needs weights to inherit",
+                got=self.screen,
+                where="estimator.screen",
+                fix="set inherit = true, with a strategy that names parents",
+            )
 
     def width(self, clients: int) -> int:
         """Return how many proposals one generation takes."""
-        if self.candidates > clients:
+        at_once = min(self.groups or self.candidates, self.candidates)
+        if at_once > clients:
             raise IncompatibleParts(
                 "more candidates than clients: a group would be empty",
-                got=(self.candidates, clients),
+                got=(at_once, clients),
                 where="estimator.candidates",
-                fix=f"lower candidates to {clients} or split the data over more clients",
+                fix=f"lower candidates to {clients}, split the data over more clients, "
+                f"or set groups = {clients} to let candidates take turns",
             )
-        if self.group * self.candidates > clients:
+        if self.group * at_once > clients:
             raise IncompatibleParts(
                 "the groups need more clients than there are",
-                got=(self.candidates, self.group, clients),
+                got=(at_once, self.group, clients),
                 where="estimator.group",
-                fix=f"lower group to {clients // self.candidates}, or 0 to share all clients out",
+                fix=f"lower group to {clients // at_once}, or 0 to share all clients out",
             )
         return self.candidates
 
@@ -101,32 +173,93 @@ class Race:
                 return ceil(self.first * (self.last / self.first) ** share - 1e-9)
 
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
-        """Draw the groups and start every branch from scratch."""
-        seed = arena.federation.seed.child(arena.phase, "groups", generation)
-        cohorts = groups(
-            arena.clients, arena.federation.train_rows, len(proposals), self.group, seed
-        )
+        """Draw the groups; start every branch from scratch, or from its parent's weights."""
+        warm = self._warm(proposals)
+        drawn = self._groups(proposals, generation, arena)
+        later = max(0, generation - bool(self.warm and self.inherit))
+        rounds = self.warm if warm else self.budget(later)
         return begin(
             proposals,
             generation,
             arena,
-            cohorts=cohorts,
-            rounds=[share(self.budget(generation), p.fidelity) for p in proposals],
+            cohorts=[
+                arena.clients if warm else drawn[index % len(drawn)]
+                for index in range(len(proposals))
+            ],
+            rounds=[share(rounds, p.fidelity) for p in proposals],
             validators=self.validators,
+            inherit=self.inherit,
         )
 
     def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
         """Yield after every round until the race is over."""
+        warm = self._warm(heat.proposals)
+        federation = arena.federation
+        if self.sample and not warm:
+            within = replace(federation.cohort, clients=self.sample, fraction=1.0, minimum=1)
+            federation = replace(federation, cohort=within)
+        drawn = self._groups(heat.proposals, heat.generation, arena)
+        moves = (self.rotate or 0 < self.groups < len(heat.proposals)) and not warm
+        if self.screen and not warm and not any(branch.history for branch in heat.branches):
+            heat, scores = self._judged(heat, arena, federation)
+            if not any(branch.alive for branch in heat.branches):
+                heat = replace(heat, outcomes=outcomes(heat))
+            yield settle(heat, Round(branches=(), rows=(), losses={}, incidents=()), scores)
         while not heat.outcomes:
-            done = step(arena.federation, heat.branches, phase=arena.phase)
-            heat, scores = replace(heat, branches=done.branches), None
             live = [branch for branch in heat.branches if branch.alive]
-            if any(b.round % self.checkpoint == 0 or b.round >= b.rounds for b in live):
-                heat, scores = judge(heat, arena)
-                heat = self._raced(heat, scores)
+            # Between two checkpoints, waves take turns: those behind go first.
+            behind = min(branch.round for branch in live)
+            wave = [branch for branch in live if branch.round == behind]
+            if moves:
+                wave = _placed(wave[: len(drawn)], drawn, behind if self.rotate else 0)
+            done = step(federation, wave, phase=arena.phase)
+            aged = {branch.number: branch for branch in done.branches}
+            heat = replace(heat, branches=tuple(aged.get(b.number, b) for b in heat.branches))
+            heat, scores = self._checked(heat, arena, federation, warm=warm)
             if not any(branch.alive for branch in heat.branches):
                 heat = replace(heat, outcomes=outcomes(heat))
             yield settle(heat, done, scores)
+
+    def _warm(self, proposals: Sequence[Proposal]) -> bool:
+        alone = len(proposals) == 1 and proposals[0].parent is None
+        return bool(self.warm) and self.inherit and alone
+
+    def _groups(
+        self, proposals: Sequence[Proposal], generation: int, arena: Arena
+    ) -> list[tuple[int, ...]]:
+        """Return the generation's groups: a pure function of its number and proposals."""
+        seed = arena.federation.seed.child(arena.phase, "groups", generation)
+        count = min(self.groups or len(proposals), len(proposals))
+        if self.match == "rows":
+            return groups(arena.clients, arena.federation.train_rows, count, self.group, seed)
+        speeds = arena.federation.seed.child("speed")
+        pace = {c: arena.federation.cohort.pace(c, speeds) for c in arena.clients}
+        fastest = speed_groups(pace, count, self.group, seed)
+        macs = [arena.graph(proposal.arch).macs for proposal in proposals]
+        order = sorted(range(count), key=lambda index: (-macs[index], index))
+        return [group for _, group in sorted(zip(order, fastest, strict=True))]
+
+    def _checked(
+        self, heat: Heat, arena: Arena, federation: Federation, *, warm: bool
+    ) -> tuple[Heat, Scores | None]:
+        live = [branch for branch in heat.branches if branch.alive]
+        if len({branch.round for branch in live}) != 1:
+            return heat, None
+        due = not warm and live[0].round % self.checkpoint == 0
+        if not due and not any(branch.round >= branch.rounds for branch in live):
+            return heat, None
+        return self._judged(heat, arena, federation)
+
+    def _judged(self, heat: Heat, arena: Arena, federation: Federation) -> tuple[Heat, Scores]:
+        if self.scorers == "common":
+            heat, scores = judge(heat, arena, most=self.rows)
+            return self._raced(heat, scores), scores
+        live = [branch for branch in heat.branches if branch.alive]
+        asked = {b.number: selected(federation, b, arena.phase) for b in live}
+        scores = evaluate(federation, live, asked, phase=arena.phase, most=self.rows)
+        heat, scores = judge(heat, arena, scores=scores)
+        heat = self._raced(heat, scores)
+        return _not_twice(heat, scores, federation.cohort.bandwidth)
 
     def _raced(self, heat: Heat, scores: Scores) -> Heat:
         ended = tuple(
@@ -140,7 +273,8 @@ class Race:
         for branch in ended:
             after = branch
             if branch.number in losers:
-                after = branch.end("dropped", f"dropped at round {branch.round}: {self.drop}")
+                reason = f"dropped at round {branch.round}: {self._rule(live)}"
+                after = branch.end("dropped", reason)
             elif branch.alive and len(kept) == 1 and len(live) > 1:
                 # The ranking is settled: one survivor needs no further round to win.
                 after = branch.end("done", f"won at round {branch.round}")
@@ -150,10 +284,21 @@ class Race:
             out.append(after)
         return replace(heat, branches=tuple(out))
 
+    def _rule(self, live: Sequence[Branch]) -> str:
+        if live[0].round == 0:
+            return "screened"
+        return "settled" if self._settled(live) else self.drop
+
     def _losers(self, live: Sequence[Branch], scores: Scores) -> frozenset[int]:
-        if len(live) < 2 or self.drop == "none":
+        if len(live) < 2:
             return frozenset()
         ranked = sorted(live, key=lambda b: (self._badness(b), b.number))
+        if live[0].round == 0:
+            return frozenset(branch.number for branch in ranked[self.screen :])
+        if self._settled(live):
+            return frozenset(branch.number for branch in ranked[1:])
+        if self.drop == "none":
+            return frozenset()
         if self.drop == "margin":
             best = scores.vectors[ranked[0].number]
             return frozenset(
@@ -163,9 +308,54 @@ class Race:
         keep = max(1, int((1 - share) * len(ranked)))
         return frozenset(branch.number for branch in ranked[keep:])
 
-    def _badness(self, branch: Branch) -> float:
-        _, loss, score = branch.history[-1]
+    def _settled(self, live: Sequence[Branch]) -> bool:
+        """Whether the leading half has kept its order over the last `settled` checkpoints."""
+        if not self.settled or any(len(branch.history) < self.settled for branch in live):
+            return False
+        lead = max(2, ceil(len(live) / 2))
+        orders = {
+            tuple(b.number for b in sorted(live, key=lambda b: (self._badness(b, back), b.number)))[
+                :lead
+            ]
+            for back in range(1, self.settled + 1)
+        }
+        return len(orders) == 1
+
+    def _badness(self, branch: Branch, back: int = 1) -> float:
+        _, loss, score = branch.history[-back]
         return loss if self.by == "loss" else -score
+
+
+def _placed(wave: Sequence[Branch], drawn: Sequence[tuple[int, ...]], turn: int) -> list[Branch]:
+    """Return the branches of a wave, each on a group of its own: a Latin square over the turns."""
+    return [
+        replace(branch, cohort=drawn[(index + turn) % len(drawn)])
+        for index, branch in enumerate(wave)
+    ]
+
+
+def _not_twice(heat: Heat, scores: Scores, bandwidth: float) -> tuple[Heat, Scores]:
+    """Take back the downloads of those that go on: the next round's fit counts the same bytes."""
+    alive = {branch.number for branch in heat.branches if branch.alive}
+    saved = dict.fromkeys(alive, 0)
+    rows: list[MeterRow] = []
+    for row in scores.rows:
+        if row.branch not in alive:
+            rows.append(row)
+            continue
+        saved[row.branch] += row.bytes_down
+        seconds = row.virtual_seconds - row.bytes_down / bandwidth
+        rows.append(replace(row, bytes_down=0, virtual_seconds=seconds, note="before training"))
+    branches: list[Branch] = []
+    for branch in heat.branches:
+        less = saved.get(branch.number, 0)
+        spent = {
+            **branch.spent,
+            "bytes_down": branch.spent.get("bytes_down", 0.0) - less,
+            "virtual_seconds": branch.spent.get("virtual_seconds", 0.0) - less / bandwidth,
+        }
+        branches.append(replace(branch, spent=spent) if less else branch)
+    return replace(heat, branches=tuple(branches)), replace(scores, rows=tuple(rows))
 
 
 def groups(
@@ -194,6 +384,24 @@ def groups(
         for group, client in zip(rng.permutation(count), stratum, strict=False):
             out[group].append(client)
     return [tuple(sorted(group)) for group in out]
+
+
+def speed_groups(
+    pace: Mapping[int, float], count: int, size: int, seed: Seed
+) -> list[tuple[int, ...]]:
+    """Return `count` disjoint groups of clients of like speed, the fastest group first.
+
+    Args:
+        pace: speed of each client that may be dealt out.
+        count: how many groups.
+        size: clients in each; 0 deals all out.
+        seed: stream of this generation.
+    """
+    ranked = sorted(pace, key=lambda client: (-pace[client], client))
+    if size:
+        keep = np.sort(seed.numpy().permutation(len(ranked))[: size * count])
+        ranked = [ranked[index] for index in keep]
+    return [tuple(sorted(int(client) for client in part)) for part in np.array_split(ranked, count)]
 
 
 def _behind(best: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> float:

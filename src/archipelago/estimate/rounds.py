@@ -29,6 +29,7 @@ class Rounds:
         validators: clients that score; 0 takes all.
         spend: what a proposal's fidelity buys: `rounds`, `clients` that train it, or the root of
             it in `both`. Fewer clients are always among the more, so that nothing else differs.
+        inherit: start from the parent's weights, sliced, where a proposal has a parent.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
@@ -41,6 +42,7 @@ class Rounds:
     patience: int = 0
     validators: int = 0
     spend: Literal["rounds", "clients", "both"] = "rounds"
+    inherit: bool = False
 
     def __post_init__(self) -> None:
         at_least("estimator.rounds", self.rounds, 1)
@@ -64,6 +66,7 @@ class Rounds:
             cohorts=[_first(arena, clients) for _, clients in longer],
             rounds=[share(self.rounds, rounds) for rounds, _ in longer],
             validators=self.validators,
+            inherit=self.inherit,
         )
 
     def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:

@@ -93,6 +93,12 @@ class Cohort:
         drawn = seed.numpy().choice(len(clients), count, replace=False)
         return tuple(sorted(clients[index] for index in drawn))
 
+    def pace(self, client: int, speeds: Seed) -> float:
+        """Return a client's multiply-accumulates a second: drawn once, the same all run long."""
+        if not self.spread:
+            return self.speed
+        return self.speed * speeds.child(client).rng().lognormvariate(0, self.spread)
+
     def fates(
         self,
         chosen: Sequence[int],
@@ -144,9 +150,7 @@ class Cohort:
     ) -> Fate:
         if self.dropout and own.child("dropout").rng().random() < self.dropout:
             return Fate(epochs=0, seconds=0.0, note="dropped out")
-        speed = self.speed
-        if self.spread:
-            speed *= speeds.child(client).rng().lognormvariate(0, self.spread)
+        speed = self.pace(client, speeds)
         travel, epoch = traffic / self.bandwidth, work / speed
         managed, note = epochs, ""
         if straggles:

@@ -32,7 +32,7 @@ from archipelago.federation.check import parted, scored, updated
 from archipelago.federation.cohort import Cohort, Fate
 from archipelago.wire.frame import pack, unbundle
 
-__all__ = ["Federation", "Incident", "Round", "Scores", "evaluate", "message", "step"]
+__all__ = ["Federation", "Incident", "Round", "Scores", "evaluate", "message", "selected", "step"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,26 +234,30 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
 def evaluate(
     federation: Federation,
     branches: Sequence[Branch],
-    clients: Sequence[int],
+    clients: Sequence[int] | Mapping[int, Sequence[int]],
     *,
     phase: str,
     split: str = "validation",
     rows_of: np.ndarray | None = None,
     own: bool = False,
+    most: int = 0,
 ) -> Scores:
     """Score every live branch on the same clients.
 
     Args:
         federation: what all rounds share.
         branches: those that are not alive are left out.
-        clients: who scores.
+        clients: who scores; by branch number where not all score every branch.
         phase: what the meter calls it.
         split: `validation`, or `test` where the workplace holds opened test rows.
         rows_of: rows per client of that split; validation rows unless given.
         own: where the way of training is personal, score each client's own model instead of
             the server's. A client without one yet scores what it would start from.
+        most: rows on which a client scores at most; 0 takes all.
     """
     counts = federation.validation_rows if rows_of is None else rows_of
+    if most:
+        counts = np.minimum(counts, most)
     live = [branch for branch in branches if branch.alive]
     terms = {
         b.number: terms_of(_training(federation, b), b.graph.layout) if own else _ALL for b in live
@@ -265,7 +269,8 @@ def evaluate(
         number: 0 if agreed.personal and agreed.body is None else handles[number].size
         for number, agreed in terms.items()
     }
-    pairs = [(branch, client) for branch in live for client in clients]
+    asked = clients if isinstance(clients, Mapping) else {b.number: clients for b in live}
+    pairs = [(branch, client) for branch in live for client in asked[branch.number]]
     pairs.sort(key=lambda p: (-p[0].graph.macs * int(counts[p[1]]), p[1], p[0].number))
     tasks = [
         Evaluate(
@@ -277,6 +282,7 @@ def evaluate(
             split=split,
             training=_training(federation, branch),
             kept=_kept(federation, branch, client) if terms[branch.number].personal else None,
+            most=most,
         )
         for branch, client in pairs
     ]
@@ -412,6 +418,12 @@ def _flat(training: Any) -> Any:
     return training if inner is None else replace(training, local=_flat(inner))
 
 
+def selected(federation: Federation, branch: Branch, phase: str) -> tuple[int, ...]:
+    """Return the clients of the branch's next round."""
+    seed = federation.seed.child(phase, branch.number, "round", branch.round)
+    return federation.cohort.select(branch.cohort, seed.child("select"))
+
+
 def _side(federation: Federation, branch: Branch) -> _Side:
     training, layout = _training(federation, branch), branch.graph.layout
     augment = federation.augment.tuned(branch.settings)
@@ -434,7 +446,7 @@ def _side(federation: Federation, branch: Branch) -> _Side:
 def _visits(federation: Federation, side: _Side, phase: str) -> list[_Visit]:
     branch = side.branch
     seed = federation.seed.child(phase, branch.number, "round", branch.round)
-    chosen = federation.cohort.select(branch.cohort, seed.child("select"))
+    chosen = selected(federation, branch, phase)
     passes = 3 * side.terms.passes * branch.graph.macs
     work = [round(passes * int(federation.train_rows[client])) for client in chosen]
     fates = federation.cohort.fates(

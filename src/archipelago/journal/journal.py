@@ -374,6 +374,11 @@ class Journal:
         with guarded(self.directory, self._path):
             return queries.cost(self._connection, phase=phase, branch=branch)
 
+    def parallel_seconds(self, phase: str) -> float:
+        """Return the virtual wall-clock of a phase whose clients all run beside each other."""
+        with guarded(self.directory, self._path):
+            return queries.parallel_seconds(self._connection, phase)
+
     def cost_per_client(self, phase: str | None = None) -> dict[int, dict[str, float]]:
         """Return the sums for every client that worked."""
         rows = self._guard(queries.cost_per(self._connection, "client", phase=phase))

@@ -18,6 +18,7 @@ __all__ = [
     "events",
     "meter",
     "outcomes",
+    "parallel_seconds",
     "standing",
 ]
 
@@ -78,6 +79,20 @@ def meter(connection: sqlite3.Connection, **filters: Any) -> Iterator[MeterRow]:
     query = f"SELECT {', '.join(COLUMNS)} FROM meter{clause} ORDER BY number, rowid"  # noqa: S608
     for row in connection.execute(query, values):
         yield MeterRow(**dict(zip(COLUMNS, row, strict=True)))
+
+
+def parallel_seconds(connection: sqlite3.Connection, phase: str) -> float:
+    """Return the virtual wall-clock of a phase whose clients all run beside each other.
+
+    A commit is one round of all branches. In it every client does its own work in a row, training
+    before scoring; the slowest client ends each.
+    """
+    query = (
+        "SELECT total(slowest) FROM (SELECT max(spent) AS slowest FROM ("
+        "SELECT number, kind = 'evaluate' AS scoring, total(virtual_seconds) AS spent FROM meter "
+        "WHERE phase = ? GROUP BY number, scoring, client) GROUP BY number, scoring)"
+    )
+    return connection.execute(query, (phase,)).fetchone()[0]
 
 
 def outcomes(connection: sqlite3.Connection) -> Iterator[Outcome]:

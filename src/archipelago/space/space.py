@@ -32,6 +32,8 @@ class Space:
         features: maps a member to views of it, each a list of fixed length whose numbers sum to
             about 1 and in which alike networks lie near each other; picklable. Surrogates learn
             from them; without it, from the choices themselves.
+        costs: what a member costs, known before anything is trained; picklable. Methods that
+            search under a budget need it.
 
     Raises:
         ConfigError: contradictory conditions, names taken twice, or fewer than two members.
@@ -45,6 +47,7 @@ class Space:
     dims: Mapping[str, Part]
     canonicaliser: Callable[[Arch], str] | None = None
     features: Callable[[Arch], Sequence[Sequence[float]]] | None = None
+    costs: Callable[[Arch], Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
         if self.size < 2:

@@ -17,9 +17,11 @@ class Given:
 
     Attributes:
         archs: members of the space, or empty for a network from outside it.
+        parents: numbers under which the arena knows weights to start from; empty: from scratch.
     """
 
     archs: tuple[Arch, ...]
+    parents: tuple[int, ...] = ()
 
     def init(self, space: Space, seed: Seed) -> Memory:
         """Return an empty memory."""
@@ -31,8 +33,8 @@ class Given:
         """Return the next `n` points; constraints do not apply to what is given."""
         del allowed
         before = len(state.asked)
-        for arch in self.archs[before : before + n]:
-            state = state.add(arch)
+        for index in range(before, min(before + n, len(self.archs))):
+            state = state.add(self.archs[index], self.parents[index] if self.parents else None)
         return state, state.asked[before:]
 
     def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:

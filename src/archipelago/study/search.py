@@ -226,6 +226,7 @@ class Study:
                 )
             if position.champion:
                 champions[name] = position.champion
+                champions |= line.budgets(name, position)
             elif name in {"search", "final"}:
                 reasons = sorted({o.reason for o in journal.outcomes() if o.reason})
                 raise RunFailed(
@@ -346,6 +347,7 @@ class Study:
     ) -> dict[str, Tested]:
         opened = line.shards.sealed.open(TestKey(purpose="the report"))
         names = [name for name in FINALISTS if name in champions]
+        names += [name for name in champions if name.startswith("final/")]
         rows = np.asarray(opened.test_rows)
         task = line.shards.signature.task
         federation = Federation(
@@ -403,7 +405,7 @@ class Study:
         )
         differences: dict[str, tuple[float, float, float]] = {}
         for name, theirs in tested.items():
-            if name != "final":
+            if name in FINALISTS and name != "final":
                 gap = compared(task, ours, theirs, seed)
                 differences[name] = gap
                 yield Event(

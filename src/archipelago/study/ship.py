@@ -1,5 +1,6 @@
 """The last of the straight line: an ONNX file, checked and timed, and the report."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from archipelago.data.shards import Shards
 from archipelago.deploy.export import export_onnx
 from archipelago.deploy.measure import measure
 from archipelago.driver.loop import Champion
+from archipelago.driver.record import Recorder
 from archipelago.journal.journal import Journal
 from archipelago.report.html import render
 from archipelago.study.gather import gather
@@ -87,6 +89,10 @@ def ship(
                 "fingerprint": line.shards.fingerprint,
             },
         )
+    found = _budgets(directory, line, prepared, champions=champions, tested=tested, rows=x)
+    if found:
+        journal.write_text("budgets/budgets.json", json.dumps(found, indent=1))
+        journal.note("budgets", found)
     latency = measure(path, x)
     facts = {
         "path": path.name,
@@ -100,6 +106,36 @@ def ship(
     yield "exported", {**facts, "path": str(path)}
     page = journal.write_text("report.html", render(gather(journal)))
     yield "report", {"path": str(page)}
+
+
+def _budgets(
+    directory: Path,
+    line: Line,
+    prepared: Prepared,
+    *,
+    champions: Mapping[str, Champion],
+    tested: Mapping[str, Tested],
+    rows: Tensor,
+) -> list[dict[str, Any]]:
+    """Export the network of every budget to `budgets/`; return what each costs and reaches."""
+    task, out = line.shards.signature.task, []
+    recorder = Recorder(line.journal)
+    for name in (name for name in champions if name.startswith("final/")):
+        graph = champions[name].graph
+        file = directory / "budgets" / f"{name.partition('/')[2]}.onnx"
+        file.parent.mkdir(exist_ok=True)
+        export_onnx(
+            graph,
+            recorder.get(champions[name].digest),
+            prepared.preparation,
+            line.shards.signature,
+            file,
+            rows=rows,
+            meta={"run": line.run.name, "fingerprint": line.shards.fingerprint},
+        )
+        costs = {**graph.costs, task.metric: float(tested[name].metrics[task.metric])}
+        out.append({"file": f"budgets/{file.name}", **costs})
+    return out
 
 
 def _rows(shards: Shards) -> Tensor:

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import Tensor
+
 from archipelago.client.keeping import plain
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
@@ -12,7 +14,8 @@ from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
 from archipelago.data.shards import Shards
 from archipelago.driver.budget import Budget
-from archipelago.driver.loop import Champion, Stage
+from archipelago.driver.loop import Champion, Position, Stage
+from archipelago.driver.record import Recorder
 from archipelago.estimate.arena import Arena
 from archipelago.estimate.rounds import Rounds
 from archipelago.federation.cohort import Cohort
@@ -20,6 +23,7 @@ from archipelago.federation.rounds import Federation
 from archipelago.journal.journal import Journal
 from archipelago.space.graph import Graph
 from archipelago.space.joint import network as network_of
+from archipelago.strategy.base import load
 from archipelago.strategy.random import Random
 from archipelago.study.given import Given
 from archipelago.study.pooled import Pooled
@@ -38,6 +42,9 @@ FINALISTS: Mapping[str, str] = {
 }
 """What is tested, and what the report calls it: the champions of these stages, and, where clients
 have models of their own, the one that they share."""
+
+FRONT = "search/"
+"""Before the place of a champion of a search that meets several budgets."""
 _MANY = 10
 """Random search may try so many times more candidates, where its client work allows."""
 
@@ -88,6 +95,8 @@ class Line:
                     trials=_MANY * run.budget.trials, macs=self._spent("search", "tune")
                 )
                 return self._stage(name, Random(), run.estimator, budget, searched=True)
+            case "final" if any(name.startswith(FRONT) for name in champions):
+                return self._front(name, champions)
             case "final":
                 return self._trained(name, _of(champions, _chosen(champions)))
             case "random-final":
@@ -125,7 +134,41 @@ class Line:
             budget=budget,
             seed=self._seed().child(name, "strategy"),
             allowed=self.allowed if searched and self.run.constraints else None,
+            inherit=bool(getattr(estimator, "inherit", False)),
         )
+
+    def budgets(self, name: str, position: Position) -> dict[str, Champion]:
+        """Return what a stage found for each budget, where its strategy meets several.
+
+        The tightest budget's network also becomes the stage's own champion.
+        """
+        recorded = getattr(self.run.strategy, "recorded", None)
+        if recorded is None or name not in ("search", "final") or not position.kept:
+            return {}
+        kept = {one.outcome.number: one for one in position.kept}
+        space = self.run.family.space(self.shards.signature.shape, self.shards.signature.outputs)
+        numbers = recorded(load(space, position.strategy)) if name == "search" else sorted(kept)
+        found = [kept[number] for number in numbers if number in kept]
+        return {f"{name}/{i}": one for i, one in enumerate(found)} | {name: found[-1]}
+
+    def _front(self, name: str, champions: Mapping[str, Champion]) -> Stage:
+        """Return final training of every network of the front, from the weights it has."""
+        front = [champions[key] for key in sorted(champions, key=_place) if key.startswith(FRONT)]
+        final, recorder = self.run.final, Recorder(self.journal)
+        plan = Rounds(
+            rounds=final.rounds,
+            candidates=len(front),
+            every=final.every,
+            patience=final.patience,
+            inherit=True,
+        )
+        given = Given(tuple(one.outcome.arch for one in front), tuple(range(len(front))))
+        stage = self._stage(name, given, plan, Budget(trials=len(front)), searched=False)
+
+        def parent(number: int) -> tuple[Graph, Tensor]:
+            return front[number].graph, recorder.get(front[number].digest)
+
+        return replace(stage, arena=replace(stage.arena, parent=parent))
 
     def _settled(self, name: str, network: Champion) -> Stage:
         run = self.run
@@ -194,6 +237,11 @@ class Line:
 
     def _seed(self) -> Seed:
         return Seed(self.run.seed)
+
+
+def _place(name: str) -> tuple[str, int]:
+    stage, _, index = name.partition("/")
+    return stage, int(index or -1)
 
 
 def _chosen(champions: Mapping[str, Champion]) -> str:
