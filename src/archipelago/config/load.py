@@ -68,7 +68,9 @@ def loads(
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"is not TOML: {str(error)[0].lower()}{str(error)[1:]}", where=source
+            f"is not TOML: {str(error)[0].lower()}{str(error)[1:]}",
+            where=source,
+            fix="mend that line; `archipelago new` writes a file that can be read",
         ) from None
     tables, faults = apply(_absolute(tables, Path(folder)), overrides)
     tables = _absolute(tables, Path.cwd())
@@ -161,7 +163,12 @@ def _text_of(path: Path) -> str:
     if not data.strip():
         raise ConfigError("the file is empty", where=str(path), fix=new)
     if len(data) > _LARGEST:
-        raise ConfigError("too long for a run file", got=f"{len(data)} bytes", where=str(path))
+        raise ConfigError(
+            "too long for a run file",
+            got=f"{len(data)} bytes",
+            where=str(path),
+            fix="give a TOML file; rows belong into [data]",
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:

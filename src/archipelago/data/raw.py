@@ -62,6 +62,7 @@ class Raw:
                     f"x and {what} have different numbers of rows",
                     got=(self.rows, length),
                     where=self.name,
+                    fix="give one for each row",
                 )
         arrays = self.x.values() if isinstance(self.x, Mapping) else (self.x,)
         for array in (*arrays, self.y):
@@ -98,4 +99,5 @@ def modality_of(x: np.ndarray, where: str) -> Modality:
         "x must have 2 axes (table), 3 (series, grey images) or 4 (images)",
         got=x.shape,
         where=where,
+        fix="reshape it, e.g. x.reshape(len(x), -1) for a table",
     )

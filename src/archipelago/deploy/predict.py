@@ -60,7 +60,10 @@ class Predictions:
                 writer.writerows((row[0], *(f"{p:.6g}" for p in row[1:])) for row in self.rows())
         except OSError as error:
             raise DataError(
-                "the predictions cannot be written", got=error.strerror, where=str(path)
+                "the predictions cannot be written",
+                got=error.strerror,
+                where=str(path),
+                fix="give --out a file in a folder that is there",
             ) from None
 
 

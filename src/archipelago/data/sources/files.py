@@ -90,12 +90,14 @@ class Files:
                     "rows have another shape than at the other silos",
                     got=f"{arrays['x'].shape[1:]}, at {silos[0]!r} {loaded[0]['x'].shape[1:]}",
                     where=f"silo {silo!r}, array 'x'",
+                    fix="bring all silos to one shape, or leave this one out",
                 )
             if arrays["x"].dtype != loaded[0]["x"].dtype:
                 raise DataError(
                     "values have another type than at the other silos",
                     got=f"{arrays['x'].dtype}, at {silos[0]!r} {loaded[0]['x'].dtype}",
                     where=f"silo {silo!r}, array 'x'",
+                    fix=f"save it with x.astype({str(loaded[0]['x'].dtype)!r})",
                 )
         owner = None
         if self.client:
@@ -148,7 +150,9 @@ def raw_of_columns(
         known, natural = np.unique(owner, return_inverse=True)
         names = tuple(known.tolist())
     if not columns:
-        raise DataError("there is no column beside the label", where=name)
+        raise DataError(
+            "there is no column beside the label", where=name, fix="add the columns to predict from"
+        )
     return Raw(
         name=name,
         modality="table",

@@ -98,7 +98,12 @@ class ImageFolder:
 
 def _pictures(root: Path) -> list[tuple[str, Path]]:
     if not root.is_dir():
-        raise DataError("a folder is needed", got=str(root), where="data.paths")
+        raise DataError(
+            "a folder is needed",
+            got=str(root),
+            where="data.paths",
+            fix="name folders that hold one folder a class",
+        )
     out = [
         (folder.name, path)
         for folder in sorted(root.iterdir())
