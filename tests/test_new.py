@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,11 @@ def test_only_counts_and_sums_leave_a_silo(tmp_path: Path) -> None:
 def _kept(said: list[str], reply: Any) -> Any:
     said.append(json.dumps(reply))
     return reply
+
+
+def test_the_run_files_of_the_documentation_load() -> None:
+    text = (Path(__file__).parent.parent / "docs" / "your-data.md").read_text()
+    found = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 3
+    for piece in found:
+        loads(piece)
