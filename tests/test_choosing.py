@@ -30,6 +30,7 @@ Capture = pytest.CaptureFixture[str]
 
 def run_of(*sets: str) -> Any:
     fast = ['estimator={kind="rounds", rounds=2, candidates=3}', "final.rounds=3"]
+    fast += ['governance.entitlement="annex B"', 'governance.silos={client-0="vote 12 <b>"}']
     return loads(TEXT.replace("{references}", "false"), [*fast, *sets])
 
 
@@ -265,3 +266,24 @@ def test_export_front_needs_a_candidate(tmp_path: Path) -> None:
         pass
     with pytest.raises(JournalError, match="there is nothing to export"):
         export_front(tmp_path / "run", tmp_path / "front")
+
+
+def test_the_report_is_a_document_for_a_committee(whole: Path) -> None:
+    page = (whole / "report.html").read_text().split("<script>")[0]
+    for piece in (
+        "Whose data, under which entitlement",
+        "<td>annex B</td>",
+        "<td>vote 12 &lt;b&gt;</td>",
+        "What the model does, and what it does not",
+        "No purpose is stated.",
+        "How it does at each site",
+        "The worst is client-",
+        "its standard deviation is",
+        "What left the silos",
+        "statistics round: counts and sums of train rows",
+        "<td>legal basis</td><td>not stated</td>",
+        "The silos are simulated",
+        "Test rows were opened once, after every choice had been made.",
+        "@media print",
+    ):
+        assert piece in page, piece

@@ -230,6 +230,19 @@ def test_pictures_in_folders_are_found_and_resized(
     assert (run.data.kind, run.data.size, run.space.kind) == ("image-folder", 32, "image-chain")
     assert run.data.load().names == ("east", "west")
     assert "data: nothing suspicious" in capsys.readouterr().out
+    # The model takes pictures of any size: resizing travels with it.
+    small = ["--set", "space.filters=[8]", "--set", "space.layers=1"]
+    assert status("search", tmp_path / "pets.toml", "--out", tmp_path / "run", *FAST, *small) == 0
+    capsys.readouterr()
+    assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "pets" / "east") == 0
+    header, *rows = csv.reader(capsys.readouterr().out.splitlines())
+    assert header == ["file", "prediction", "p(cat)", "p(dog)"]
+    assert [row[0] for row in rows[:2]] == ["cat/0.png", "cat/1.png"]
+    assert len(rows) == 24
+    assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "pets.toml") == 2
+    (tmp_path / "none").mkdir()
+    assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "none") == 2
+    assert "no picture was found" in capsys.readouterr().err
 
 
 def test_what_cannot_be_located_is_named(

@@ -20,4 +20,4 @@ def predicted(model: Path, rows: Path, out: Path | None) -> None:
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(answers.header)
-    writer.writerows((row[0], *(f"{share:.6g}" for share in row[1:])) for row in answers.rows())
+    writer.writerows(answers.cells())

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from archipelago.core.errors import DataError
+from archipelago.data.sources.images import ENDINGS
 from archipelago.data.tasks import MultiLabel, Regression
+from archipelago.deploy.pictures import read_pictures
 from archipelago.deploy.rows import read_rows
 from archipelago.deploy.session import Session
 
@@ -25,12 +27,14 @@ class Predictions:
         probabilities: float32 `[rows, classes]`; no columns for a regression.
         classes: names of these columns.
         unused: columns of the file that the model does not need.
+        files: names of the pictures, one a row; empty for other rows.
     """
 
     answers: np.ndarray
     probabilities: np.ndarray
     classes: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Rows."""
@@ -39,13 +43,20 @@ class Predictions:
     @property
     def header(self) -> tuple[str, ...]:
         """Names of the fields of `rows`."""
-        return ("prediction", *(f"p({name})" for name in self.classes))
+        first = ("file",) if self.files else ()
+        return (*first, "prediction", *(f"p({name})" for name in self.classes))
 
     def rows(self) -> Iterator[tuple[str | float, ...]]:
-        """Yield the answer and the probabilities of each row."""
+        """Yield the answer and the probabilities of each row, behind its picture's name."""
         answers, shares = self.answers.tolist(), self.probabilities.tolist()
-        for answer, share in zip(answers, shares, strict=True):
-            yield (answer, *share)
+        for row, (answer, share) in enumerate(zip(answers, shares, strict=True)):
+            yield (*self.files[row : row + 1], answer, *share)
+
+    def cells(self) -> Iterator[tuple[str | float, ...]]:
+        """Yield `rows` as they are written: probabilities in six digits."""
+        plain = len(self.header) - len(self.classes)
+        for row in self.rows():
+            yield (*row[:plain], *(f"{share:.6g}" for share in row[plain:]))
 
     def write(self, path: str | Path) -> None:
         """Write a CSV with a header.
@@ -57,7 +68,7 @@ class Predictions:
             with Path(path).open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(self.header)
-                writer.writerows((row[0], *(f"{p:.6g}" for p in row[1:])) for row in self.rows())
+                writer.writerows(self.cells())
         except OSError as error:
             raise DataError(
                 "the predictions cannot be written",
@@ -74,7 +85,8 @@ def predict(
 
     Args:
         model_path: an ONNX file from `export_onnx`.
-        rows_path: CSV, TSV, gzipped CSV, Parquet or NPZ; see `deploy.rows.read_rows`.
+        rows_path: CSV, TSV, gzipped CSV, Parquet or NPZ; see `deploy.rows.read_rows`. A picture,
+            or a folder of pictures, for a model of pictures; that needs Pillow.
         channels: where the channels of images and series are: `first`, `last` or `auto`.
 
     Raises:
@@ -83,7 +95,12 @@ def predict(
     """
     session = Session.open(model_path)
     manifest = session.manifest
-    x, unused = read_rows(manifest, rows_path, channels=channels)
+    files: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    if Path(rows_path).is_dir() or Path(rows_path).suffix.casefold() in ENDINGS:
+        x, files = read_pictures(manifest, Path(rows_path))
+    else:
+        x, unused = read_rows(manifest, rows_path, channels=channels)
     logits, scores = session.run(x)
     names = np.array(manifest.labels, dtype=np.str_)
     match manifest.task:
@@ -95,5 +112,9 @@ def predict(
         case _:
             answers = names[logits.argmax(1)]
     return Predictions(
-        answers=answers, probabilities=scores, classes=manifest.labels, unused=unused
+        answers=answers,
+        probabilities=scores,
+        classes=manifest.labels,
+        unused=unused,
+        files=files,
     )

@@ -13,9 +13,9 @@ from archipelago.core.errors import ConfigError, DataError
 from archipelago.data.raw import Raw
 from archipelago.data.sources.files import expand
 
-__all__ = ["ImageFolder"]
+__all__ = ["ENDINGS", "ImageFolder"]
 
-_ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
+ENDINGS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 _PIXELS = 64_000_000
 """Most pixels that a picture may claim; a bomb claims more."""
 
@@ -50,7 +50,7 @@ class ImageFolder:
         """
         roots = expand(self.paths)
         found = [(silo, *item) for silo, root in enumerate(roots) for item in _pictures(root)]
-        pictures = [self._read(path) for _, _, path in found]
+        pictures = [self.read(path) for _, _, path in found]
         colour = any(picture.ndim == 3 for picture in pictures)
         x = _stacked(pictures, [path for _, _, path in found], colour=colour)
         several = len(roots) > 1
@@ -66,7 +66,8 @@ class ImageFolder:
             scale=np.array([1 / 255]),
         )
 
-    def _read(self, path: Path) -> np.ndarray:
+    def read(self, path: Path) -> np.ndarray:
+        """Read one picture: uint8 `[height, width]` if grey, else `[height, width, 3]`."""
         from PIL import Image
 
         try:
@@ -109,7 +110,7 @@ def _pictures(root: Path) -> list[tuple[str, Path]]:
         for folder in sorted(root.iterdir())
         if folder.is_dir()
         for path in sorted(folder.iterdir())
-        if path.suffix.casefold() in _ENDINGS
+        if path.suffix.casefold() in ENDINGS
     ]
     if not out:
         raise DataError(
