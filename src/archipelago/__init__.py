@@ -98,6 +98,7 @@ _HOME: dict[str, str] = {
     "When": "space.dims",
     "Widths": "space.widths",
     "Wine": "data.sources.bundled",
+    "ZeroCost": "estimate.zero_cost",
     "Zoo": "space.zoo",
     "dumps": "config.load",
     "load": "config.load",

@@ -53,6 +53,7 @@ from archipelago.engine.processes import Processes as Processes
 from archipelago.engine.serial import Serial as Serial
 from archipelago.estimate.race import Race as Race
 from archipelago.estimate.rounds import Rounds as Rounds
+from archipelago.estimate.zero_cost import ZeroCost as ZeroCost
 from archipelago.federation.cohort import Cohort as Cohort
 from archipelago.space.cell201 import NasBench201 as NasBench201
 from archipelago.space.cell201 import NasBench201Size as NasBench201Size

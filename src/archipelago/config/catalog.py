@@ -76,6 +76,7 @@ CATALOG: Final[Catalog] = {
     "estimator": {
         "race": "archipelago.estimate.race:Race",
         "rounds": "archipelago.estimate.rounds:Rounds",
+        "zero-cost": "archipelago.estimate.zero_cost:ZeroCost",
     },
     "client": {
         "local": "archipelago.client.training:LocalTraining",

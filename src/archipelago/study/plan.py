@@ -186,6 +186,9 @@ def _searched(run: Run, shards: Shards, generation: int, width: int) -> _Work:
     """Follow one generation's branches as the estimator would, without training them."""
     estimator, clients = run.estimator, len(shards.training)
     scorers = min(estimator.validators or clients, clients)
+    if estimator.kind == "zero-cost":
+        judged = width * scorers if estimator.where == "clients" else 0
+        return _Work(evaluations=judged, rounds=1)
     race = estimator.kind == "race"
     budget = estimator.budget(generation) if race else estimator.rounds
     group = (estimator.group or clients // max(1, width)) if race else clients
