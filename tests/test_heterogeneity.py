@@ -11,6 +11,7 @@ from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerAdam
 from archipelago.client.ditto import Ditto
 from archipelago.client.fedper import FedPer
+from archipelago.client.keeping import plain
 from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.training import LocalTraining, effort, tuned
@@ -20,9 +21,9 @@ from archipelago.core.errors import ConfigFaults, IncompatibleParts, UpdateRefus
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout, Leaf
 from archipelago.core.update import Update
-from archipelago.data.partition import Iid
+from archipelago.data.partition import Classes, Iid
 from archipelago.data.prepare import prepare
-from archipelago.data.sources.bundled import Wine
+from archipelago.data.sources.bundled import Digits, Wine
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification
 from archipelago.deploy.session import Session
@@ -632,3 +633,43 @@ def test_a_study_whose_clients_keep_something_resumes_to_the_same_bits(tmp_path,
         study = resume(tmp_path / "parts")
     assert _digest(tmp_path / "parts") == _digest(tmp_path / "whole")
     assert (tmp_path / "whole" / "clients").is_dir() == (kind == "fedper")
+
+
+@pytest.fixture(scope="module")
+def pairs_of_digits(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("digits")
+    return prepare(
+        Digits(), Classes(clients=8), Split(), Classification(), seed=SEED, directory=directory
+    ).shards
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        FedPer(local=LocalTraining(learning_rate=0.1)),
+        Ditto(local=LocalTraining(learning_rate=0.1)),
+        PFedMe(steps=3, local=LocalTraining(learning_rate=0.05)),
+    ],
+    ids=named,
+)
+def test_own_models_serve_clients_of_two_digits_better_and_nobody_worse(pairs_of_digits, way):
+    shards = pairs_of_digits
+    nodes = (
+        Node("flat", "flatten", ("input",)),
+        Node("hidden", "linear", ("flat",), (("features", 32),)),
+        Node("act", "act", ("hidden",), (("fn", "relu"),)),
+        Node("out", "linear", ("act",), (("features", 10),)),
+    )
+    graph = Graph(shards.signature.shape, nodes)
+    flat = initialise(graph, SEED.child("w"))
+    start = Branch(number=0, graph=graph, flat=flat, cohort=shards.training, rounds=10)
+    scores = []
+    for training in (plain(way), way):
+        federation = replace(_over(shards, Serial()), training=training)
+        branch = trained(federation, start, 6)
+        found = evaluate(federation, (branch,), shards.training, phase="x", own=True).vectors[0]
+        metrics = [shards.signature.task.metrics(found[c])["accuracy"] for c in shards.training]
+        scores.append(np.array(metrics))
+    shared, own = scores
+    assert own.mean() > shared.mean()
+    assert np.percentile(own, 10) >= np.percentile(shared, 10)
