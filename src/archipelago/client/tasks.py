@@ -245,6 +245,8 @@ def _rows(
 ) -> tuple[Tensor, Tensor]:
     """Return what a visit learns from: its train rows, augmented by the visit's own stream."""
     x, y = context.rows(client, "train")
+    if not fit.augment.parts:
+        return x, y
     stream = (seed or fit.seed).child("augment")
     return fit.augment.apply(x, y, stream, context.place.task.outputs)
 

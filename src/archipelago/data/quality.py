@@ -26,6 +26,7 @@ __all__ = ["Finding", "Inspection", "inspect"]
 _MISSING, _DRIFT, _LEAK, _DOUBLE, _CONFLICT = 0.3, 1.0, 0.995, 0.05, 0.02
 _APART = 0.5
 """Total variation distance of a silo's categories from everybody's."""
+_FEW = 10
 _TAIL = 2.2
 """Standard deviations a half interquartile range; normal 1.5, exponential 1.8, lognormal 3."""
 
@@ -110,7 +111,7 @@ def inspect(
         findings += _apart(answers, [c.name for c in used if c.kind == "category"])
         told = {column.name: told[column.name] for column in numeric}
         findings += _of_rows(clients.ask({"ask": "quality", "columns": told}), schemas)
-        tails = tuple(_tails(numeric, answers))
+        tails = tuple(_tails(numeric, answers, schemas))
     findings += _lone_classes(schemas)
     width = sum(len(column.features) for column in columns)
     return Inspection(
@@ -188,8 +189,10 @@ def _apart(answers: _Answers, columns: Sequence[str]) -> list[Finding]:
     return out
 
 
-def _tails(columns: Sequence[Column], answers: _Answers) -> Iterator[str]:
+def _tails(columns: Sequence[Column], answers: _Answers, schemas: _Answers) -> Iterator[str]:
     for column in columns:
+        if max(said["columns"][column.name]["distinct"] for _, said in schemas) <= _FEW:
+            continue  # a code or a count of few values has no tail
         _, _, deviation = merged([said[column.name] for _, said in answers])
         if column.kind == "number" and deviation > _TAIL * column.scale:
             yield column.name
