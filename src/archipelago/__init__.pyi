@@ -27,6 +27,7 @@ from archipelago.core.seeds import Seed as Seed
 from archipelago.core.trial import Outcome as Outcome
 from archipelago.core.trial import Proposal as Proposal
 from archipelago.data.augment import Augment as Augment
+from archipelago.data.fleet import Fleet as Fleet
 from archipelago.data.partition import Classes as Classes
 from archipelago.data.partition import Dirichlet as Dirichlet
 from archipelago.data.partition import Iid as Iid
@@ -54,6 +55,8 @@ from archipelago.engine.serial import Serial as Serial
 from archipelago.estimate.race import Race as Race
 from archipelago.estimate.rounds import Rounds as Rounds
 from archipelago.estimate.zero_cost import ZeroCost as ZeroCost
+from archipelago.federation.buffer import Buffered as Buffered
+from archipelago.federation.buffer import Synchronous as Synchronous
 from archipelago.federation.cohort import Cohort as Cohort
 from archipelago.space.cell201 import NasBench201 as NasBench201
 from archipelago.space.cell201 import NasBench201Size as NasBench201Size

@@ -91,7 +91,9 @@ def shown(run: Run) -> Iterator[str]:
     yield f"rows       {sum(totals)}: {totals[0]} train, {totals[1]} validation, {totals[2]} test"
     if classes:
         yield f"classes    {len(classes)}: {', '.join(classes)}"
-    yield f"clients    {len(summaries)} ({run.partition.kind})"
+    clients = prepared.shards.clients
+    homes = f" in {len(summaries)} homes, which follow" if clients != len(summaries) else ""
+    yield f"clients    {clients} ({run.partition.kind}){homes}"
     if classes:
         yield f"label skew {_skew(summaries):.2f}  (0: everybody alike, towards 1: a class each)"
     yield ""

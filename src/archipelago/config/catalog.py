@@ -33,6 +33,7 @@ CATALOG: Final[Catalog] = {
         "classes": "archipelago.data.partition:Classes",
         "quantity": "archipelago.data.partition:Quantity",
         "natural": "archipelago.data.partition:Natural",
+        "fleet": "archipelago.data.fleet:Fleet",
     },
     "split": {"random": "archipelago.data.split:Split"},
     "preprocess": {"preprocess": "archipelago.data.preprocess:Preprocess"},
@@ -98,6 +99,10 @@ CATALOG: Final[Catalog] = {
         "fednova": "archipelago.aggregate.fednova:FedNova",
     },
     "cohort": {"sampled": "archipelago.federation.cohort:Cohort"},
+    "topology": {
+        "synchronous": "archipelago.federation.buffer:Synchronous",
+        "buffered": "archipelago.federation.buffer:Buffered",
+    },
     "engine": {
         "processes": "archipelago.engine.processes:Processes",
         "serial": "archipelago.engine.serial:Serial",

@@ -19,6 +19,10 @@ SETTINGS: Final = ("name", "about", "seed", "constraints")
 """Fields of `Run` that are plain values; every other one is a section, holding a part."""
 
 
+_VISITS = 10_000
+"""Clients that a round may visit: more are a mistake in a run file, not a plan."""
+
+
 def _section(name: str) -> Any:
     return field(default_factory=partial(default, name))
 
@@ -49,6 +53,7 @@ class Run:
         aggregator: how updates are averaged.
         server: what is done with the averaged change.
         cohort: who takes part in a round, on which devices.
+        topology: whether the server waits for them.
         engine: where clients' work is computed.
         budget: when the search ends.
         final: how the winner is trained to the end.
@@ -77,6 +82,7 @@ class Run:
     aggregator: Any = _section("aggregator")
     server: Any = _section("server")
     cohort: Any = _section("cohort")
+    topology: Any = _section("topology")
     engine: Any = _section("engine")
     budget: Any = _section("budget")
     final: Any = _section("final")
@@ -105,12 +111,15 @@ class Run:
         holders = getattr(self.partition, "clients", None)
         if isinstance(holders, int) and holders > 0:
             self.check_clients(holders)
+        if self.topology.kind == "buffered":
+            _check_buffered(self)
 
     def check_clients(self, clients: int) -> None:
         """Check what depends on how many clients there are.
 
         Raises:
-            IncompatibleParts: they are fewer than a cohort, or than the replies a round needs.
+            IncompatibleParts: they are fewer than a cohort, or than the replies a round needs; or
+                so many that a round may not visit them all.
         """
         sampled = getattr(self.cohort, "clients", 0)
         if clients < sampled:
@@ -128,6 +137,7 @@ class Run:
                 where="cohort.minimum",
                 fix=f"lower minimum to {self.cohort.count(clients)}",
             )
+        _check_many(self, clients)
 
     @property
     def family(self) -> Any:
@@ -146,6 +156,49 @@ class Run:
     def limits(self) -> tuple[Constraint, ...]:
         """The constraints, read."""
         return tuple(parse(text) for text in self.constraints)
+
+
+def _check_many(run: Run, clients: int) -> None:
+    """Refuse a round that would visit everybody, where everybody is very many."""
+    if run.cohort.count(clients) > _VISITS:
+        raise IncompatibleParts(
+            "a round would visit very many clients",
+            got=run.cohort.count(clients),
+            where="cohort.clients",
+            fix="sample some, e.g. cohort.clients = 100",
+        )
+    if clients > _VISITS and getattr(run.estimator, "group", 1) == 0:
+        raise IncompatibleParts(
+            "the groups would share out very many clients",
+            got=clients,
+            where="estimator.group",
+            fix="give each candidate a group, e.g. estimator.group = 1000",
+        )
+
+
+def _check_buffered(run: Run) -> None:
+    """Refuse what has no meaning where nobody is waited for."""
+    if run.cohort.over > 1:
+        raise IncompatibleParts(
+            "a buffer does not wait for the slow: nothing is gained by asking more clients",
+            got=run.cohort.over,
+            where="cohort.over",
+            fix="leave cohort.over out, or use topology.kind = 'synchronous'",
+        )
+    if run.cohort.minimum > run.topology.buffer:
+        raise IncompatibleParts(
+            "a step cannot need more replies than its buffer holds",
+            got=(run.cohort.minimum, run.topology.buffer),
+            where="cohort.minimum",
+            fix=f"lower minimum to {run.topology.buffer}",
+        )
+    if hasattr(run.client, "initial"):
+        raise IncompatibleParts(
+            "clients that keep something between rounds are waited for",
+            got=run.client.kind,
+            where="topology.kind",
+            fix="use topology.kind = 'synchronous', or client.kind = 'local'",
+        )
 
 
 def _untunable(client: Any, augment: Any, choices: Mapping[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from archipelago.core.errors import DataError
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.answers import LocalRows
+from archipelago.data.fleet import Fleet, Population
 from archipelago.data.labels import Answers, codes_of, labels_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
@@ -64,10 +65,10 @@ class Prepared:
         shards: rows by client, inputs already prepared.
         rows: what the statistics round cost.
         preparation: turns raw rows into inputs, then and later.
-        summaries: one for each client.
+        summaries: one for each client; of a fleet, one for each home.
     """
 
-    shards: Shards
+    shards: Population
     rows: tuple[MeterRow, ...]
     preparation: Preparation
     summaries: tuple[Summary, ...]
@@ -106,7 +107,7 @@ class Owned:
 
 def prepare(
     source: Source,
-    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     task: Classification | MultiLabel | Regression,
     *,
@@ -142,7 +143,7 @@ def prepare(
     )
     (Path(directory) / "preparation.json").write_text(preparation.to_json())
     return Prepared(
-        shards=shards,
+        shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
         preparation=preparation,
         summaries=tuple(_summaries(owned, y, filled)),
@@ -151,7 +152,7 @@ def prepare(
 
 def own(
     raw: Raw,
-    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     task: Classification | MultiLabel | Regression,
     seed: Seed,
@@ -174,7 +175,7 @@ def own(
 
 def own_unread(
     raw: Raw,
-    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     seed: Seed,
 ) -> Owned:
@@ -184,7 +185,7 @@ def own_unread(
 
 def _owned(
     raw: Raw,
-    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     strata: np.ndarray,
     seed: Seed,
@@ -193,7 +194,8 @@ def _owned(
     target: np.ndarray | None = None,
     separator: str = "",
 ) -> Owned:
-    owner, names = assign(partition, raw, strata, seed.child("partition"))
+    owners = partition.owners if isinstance(partition, Fleet) else partition
+    owner, names = assign(owners, raw, strata, seed.child("partition"))
     held = frozenset(split.held(len(names), seed.child("split")))
     return Owned(
         raw=raw,

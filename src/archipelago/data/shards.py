@@ -59,12 +59,13 @@ class _Rows:
         self.offsets = np.load(directory / f"{stem}_offsets.npy", allow_pickle=False)
         self.affine = affine
 
-    def fetch(self, span: int) -> "tuple[Tensor, Tensor]":
+    def fetch(self, span: int, some: np.ndarray | None = None) -> "tuple[Tensor, Tensor]":
         import torch
 
         low, high = int(self.offsets[span]), int(self.offsets[span + 1])
-        x = torch.from_numpy(np.array(self.x[low:high]))
-        y = torch.from_numpy(np.array(self.y[low:high]))
+        rows = slice(low, high) if some is None else low + some
+        x = torch.from_numpy(np.array(self.x[rows]))
+        y = torch.from_numpy(np.array(self.y[rows]))
         if x.dtype == torch.float32:
             return x, y
         x = x.to(torch.float32)
@@ -125,6 +126,16 @@ class Shards:
         return tuple(client for client in range(self.clients) if client not in held)
 
     @property
+    def home(self) -> "Shards":
+        """The rows behind every client's: these."""
+        return self
+
+    @property
+    def scoring(self) -> tuple[int, ...]:
+        """Clients that validate: those that train."""
+        return self.training
+
+    @property
     def fingerprint(self) -> str:
         """Digest of every stored byte and of who owns it: equal data, equal fingerprint."""
         return self._described()["fingerprint"]
@@ -151,6 +162,14 @@ class Shards:
     def validation(self, client: int) -> "tuple[Tensor, Tensor]":
         """Return x and y, as `train` does, to validate on."""
         return self._open().fetch(2 * client + 1)
+
+    def some(self, client: int, split: str, rows: np.ndarray) -> "tuple[Tensor, Tensor]":
+        """Return x and y of chosen rows, which may repeat, of `train` or `validation`."""
+        return self._open().fetch(2 * client + (split == "validation"), rows)
+
+    def name(self, client: int) -> str:
+        """Return what a client is called."""
+        return self.names[client]
 
     def _described(self) -> dict[str, Any]:
         if self._about is None:
@@ -222,9 +241,9 @@ class TestRows:
         """Test rows, int64 `[clients]`."""
         return np.diff(self._rows.offsets)
 
-    def test(self, client: int) -> "tuple[Tensor, Tensor]":
-        """Return x and y of one client's test rows."""
-        return self._rows.fetch(client)
+    def test(self, client: int, some: np.ndarray | None = None) -> "tuple[Tensor, Tensor]":
+        """Return x and y of one client's test rows, or of some of them, which may repeat."""
+        return self._rows.fetch(client, some)
 
 
 @dataclass(frozen=True, slots=True)

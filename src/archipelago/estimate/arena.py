@@ -38,7 +38,7 @@ class Arena:
 
     federation: Federation
     graph: Callable[[Arch], Graph]
-    clients: tuple[int, ...]
+    clients: Sequence[int]
     scorers: tuple[int, ...]
     phase: str = "search"
     parent: Callable[[int], tuple[Graph, Tensor] | None] = lambda _: None
@@ -81,7 +81,7 @@ def begin(
     generation: int,
     arena: Arena,
     *,
-    cohorts: Sequence[tuple[int, ...]],
+    cohorts: Sequence[Sequence[int]],
     rounds: Sequence[int],
     validators: int,
     inherit: bool = False,

@@ -30,6 +30,7 @@ class Rounds:
         spend: what a proposal's fidelity buys: `rounds`, `clients` that train it, or the root of
             it in `both`. Fewer clients are always among the more, so that nothing else differs.
         inherit: start from the parent's weights, sliced, where a proposal has a parent.
+        hours: virtual hours after which a candidate's training ends; 0 sets no limit.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
@@ -43,6 +44,7 @@ class Rounds:
     validators: int = 0
     spend: Literal["rounds", "clients", "both"] = "rounds"
     inherit: bool = False
+    hours: float = 0.0
 
     def __post_init__(self) -> None:
         at_least("estimator.rounds", self.rounds, 1)
@@ -50,6 +52,7 @@ class Rounds:
         at_least("estimator.every", self.every, 0, fix="0 scores at the end only")
         at_least("estimator.patience", self.patience, 0, fix="0 uses every round")
         at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")
+        at_least("estimator.hours", self.hours, 0, fix="0 sets no limit")
 
     def width(self, clients: int) -> int:
         """Return how many proposals one generation takes."""
@@ -93,12 +96,16 @@ class Rounds:
 
     def _due(self, branch: Branch) -> bool:
         checkpoint = bool(self.every) and branch.round % self.every == 0
-        return branch.alive and (checkpoint or branch.round == branch.rounds)
+        return branch.alive and (checkpoint or self._over(branch))
+
+    def _over(self, branch: Branch) -> bool:
+        late = bool(self.hours) and branch.clock >= 3600 * self.hours
+        return branch.round >= branch.rounds or late
 
     def _ended(self, branch: Branch) -> Branch:
         if not branch.alive:
             return branch
-        if branch.round >= branch.rounds:
+        if self._over(branch):
             return branch.end("done")
         losses = [loss for _, loss, _ in branch.history]
         if self.patience and len(losses) > self.patience:
@@ -108,7 +115,7 @@ class Rounds:
         return branch
 
 
-def _first(arena: Arena, part: float) -> tuple[int, ...]:
+def _first(arena: Arena, part: float) -> Sequence[int]:
     """Return this share of the clients, rounded up: the first in an order drawn once a stage."""
     clients = arena.clients
     count = ceil(part * len(clients) - 1e-9)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from archipelago.core.trial import Outcome, Proposal, Value
+from archipelago.federation.buffer import Flight
 from archipelago.space.graph import Graph
 
 __all__ = ["Branch", "Heat"]
@@ -22,7 +23,7 @@ class Branch:
         number: its proposal's number, or -1 where no search is under way.
         graph: the architecture.
         flat: weights and statistics, shape `[layout.size]`.
-        cohort: clients that may train it.
+        cohort: clients that may train it; a `range` where they are very many.
         rounds: how many rounds its plan gives it.
         round: rounds done.
         server: the server optimiser's state.
@@ -35,6 +36,9 @@ class Branch:
         metrics: of the last checkpoint.
         spent: meter totals of the branch so far: `macs`, `bytes_up`, `bytes_down`,
             `virtual_seconds`, `examples`.
+        clock: virtual seconds since the plan began.
+        flights: clients under way, where the server does not wait for them.
+        older: models from which those began, by round.
         status: `alive` while it trains.
         reason: why it failed or was dropped.
         settings: fields of the client's training part that are this branch's own.
@@ -43,7 +47,7 @@ class Branch:
     number: int
     graph: Graph
     flat: Tensor
-    cohort: tuple[int, ...]
+    cohort: Sequence[int]
     rounds: int
     round: int = 0
     server: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
@@ -53,6 +57,9 @@ class Branch:
     history: tuple[tuple[int, float, float], ...] = ()
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     spent: Mapping[str, float] = field(default_factory=dict[str, float])
+    clock: float = 0.0
+    flights: tuple[Flight, ...] = ()
+    older: Mapping[int, Tensor] = field(default_factory=dict[int, Tensor])
     status: Status = "alive"
     reason: str | None = None
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
@@ -68,10 +75,11 @@ class Branch:
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
+        cohort = self.cohort
         return {
             "number": self.number,
             "graph": self.graph.to_json(),
-            "cohort": list(self.cohort),
+            "cohort": len(cohort) if cohort == range(len(cohort)) else list(cohort),
             "rounds": self.rounds,
             "round": self.round,
             "server": sorted(self.server),
@@ -81,6 +89,9 @@ class Branch:
             "history": [list(point) for point in self.history],
             "metrics": dict(self.metrics),
             "spent": dict(self.spent),
+            "clock": self.clock,
+            "flights": [flight.to_json() for flight in self.flights],
+            "older": sorted(self.older),
             "status": self.status,
             "reason": self.reason,
             "settings": dict(self.settings),
@@ -93,6 +104,7 @@ class Branch:
             **{f"server.{name}": tensor for name, tensor in self.server.items()},
             **{f"extras.{name}": tensor for name, tensor in self.extras.items()},
             **{f"kept.{client}": tensor for client, tensor in self.kept.items()},
+            **{f"older.{version}": tensor for version, tensor in self.older.items()},
         }
 
     @classmethod
@@ -103,10 +115,12 @@ class Branch:
                 **data,
                 "graph": Graph.from_json(data["graph"]),
                 "flat": tensors["flat"],
-                "cohort": tuple(data["cohort"]),
+                "cohort": _clients(data["cohort"]),
                 "server": {name: tensors[f"server.{name}"] for name in data["server"]},
                 "extras": {name: tensors[f"extras.{name}"] for name in data["extras"]},
                 "kept": {client: tensors[f"kept.{client}"] for client in data["kept"]},
+                "flights": tuple(Flight.from_json(flight) for flight in data["flights"]),
+                "older": {version: tensors[f"older.{version}"] for version in data["older"]},
                 "history": tuple((r, loss, score) for r, loss, score in data["history"]),
             }
         )
@@ -169,6 +183,11 @@ class Heat:
             validators=tuple(data["validators"]),
             outcomes=tuple(Outcome.from_json(o) for o in data["outcomes"]),
         )
+
+
+def _clients(data: int | Sequence[int]) -> Sequence[int]:
+    """Read a cohort: its length, where it is everybody."""
+    return range(data) if isinstance(data, int) else tuple(data)
 
 
 def _of(index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -28,6 +28,7 @@ from archipelago.core.update import Update
 from archipelago.data.augment import Augment
 from archipelago.engine.base import Result, one_thread
 from archipelago.federation.branch import Branch
+from archipelago.federation.buffer import Buffered, Flight, Synchronous, advance
 from archipelago.federation.check import parted, scored, updated
 from archipelago.federation.cohort import Cohort, Fate
 from archipelago.wire.frame import pack, unbundle
@@ -47,6 +48,7 @@ class Federation:
         seed: root of every draw below.
         training: what a client does.
         cohort: who takes part, and their devices.
+        topology: whether a round waits for its cohort.
         aggregator: how updates are averaged.
         server: what is done with the average.
         norm: largest L2 norm of an update; 0 accepts any finite one.
@@ -61,6 +63,7 @@ class Federation:
     seed: Seed
     training: Training = field(default_factory=LocalTraining)
     cohort: Cohort = field(default_factory=Cohort)
+    topology: Synchronous | Buffered = field(default_factory=Synchronous)
     aggregator: WeightedMean = field(default_factory=WeightedMean)
     server: ServerOptimizer = field(default_factory=ServerSgd)
     norm: float = 0.0
@@ -158,13 +161,13 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     incidents: list[Incident] = []
     with clock.of("select"):
         for side in sides.values():
-            for visit in _visits(federation, side, phase):
+            for visit in _ending(federation, side, phase):
                 if visit.fate.epochs:
                     visits.append(visit)
                 else:
                     rows.append(_absent(visit, phase))
         # Largest first keeps every worker busy to the end of a round, and is a pure function of it.
-        visits.sort(key=lambda visit: (-visit.work, visit.client, visit.side.branch.number))
+        visits.sort(key=lambda visit: (-visit.work, visit.client, visit.model))
         jobs = _jobs(visits)
         tasks = [_task(federation, job, phase) for job in jobs]
     diverged: dict[int, str] = {}
@@ -195,7 +198,8 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 side.losses.append((update.examples, update.metrics.get("loss", float("nan"))))
     finally:
         for side in sides.values():
-            side.handle.release()
+            for handle in (side.handle, *side.others):
+                handle.release()
     spent: dict[int, list[MeterRow]] = {number: [] for number in sides}
     for row in rows:
         spent[row.branch].append(row)
@@ -206,7 +210,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             continue
         side = sides[branch.number]
         folding, cost = side.folding, totals(spent[branch.number])
-        after = replace(branch, round=branch.round + 1, spent=_sum(branch.spent, cost))
+        after = replace(side.then, round=branch.round + 1, spent=_sum(branch.spent, cost))
         if folding.count >= federation.cohort.minimum:
             layout = branch.graph.layout
             state = branch.server or federation.server.init(layout)
@@ -358,9 +362,14 @@ class _Gathered:
 
 @dataclass(slots=True, kw_only=True)
 class _Side:
-    """One branch in one round. Its folding, what it gathered and its losses change in place."""
+    """One branch in one round. Its folding, what it gathered and its losses change in place.
+
+    `branch` is as it was when its clients began, `then` where time has moved on; `others` are
+    handles of models from which earlier ones began.
+    """
 
     branch: Branch
+    then: Branch
     training: Training
     terms: Terms
     path: Path | None
@@ -369,6 +378,7 @@ class _Side:
     augment: Augment
     gathered: _Gathered = field(default_factory=_Gathered)
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    others: list[Any] = field(default_factory=list[Any])
 
     def block(self, cohort: int) -> int:
         """Return how many clients one task trains."""
@@ -382,7 +392,13 @@ class _Visit:
     client: int
     fate: Fate
     work: int
-    kept: np.ndarray | None
+    kept: np.ndarray | None = None
+    scale: float = 1.0
+
+    @property
+    def model(self) -> tuple[int, int]:
+        """Which model it began from."""
+        return self.side.branch.number, self.side.branch.round
 
 
 def _training(federation: Federation, branch: Branch) -> Training:
@@ -420,8 +436,12 @@ def _flat(training: Any) -> Any:
 
 def selected(federation: Federation, branch: Branch, phase: str) -> tuple[int, ...]:
     """Return the clients of the branch's next round."""
-    seed = federation.seed.child(phase, branch.number, "round", branch.round)
-    return federation.cohort.select(branch.cohort, seed.child("select"))
+    return federation.cohort.select(
+        branch.cohort,
+        _stream(federation, branch, phase).child("select"),
+        devices=_devices(federation),
+        now=branch.clock,
+    )
 
 
 def _side(federation: Federation, branch: Branch) -> _Side:
@@ -432,6 +452,7 @@ def _side(federation: Federation, branch: Branch) -> _Side:
         training = _flat(training)
     return _Side(
         branch=branch,
+        then=branch,
         training=training,
         terms=terms,
         path=training.chosen(branch.graph, federation.task)
@@ -443,20 +464,16 @@ def _side(federation: Federation, branch: Branch) -> _Side:
     )
 
 
-def _visits(federation: Federation, side: _Side, phase: str) -> list[_Visit]:
-    branch = side.branch
-    seed = federation.seed.child(phase, branch.number, "round", branch.round)
+def _ending(federation: Federation, side: _Side, phase: str) -> list[_Visit]:
+    """Return the visits that end in this round; moves the side's time on, in place."""
+    if isinstance(federation.topology, Buffered):
+        return _arriving(federation, federation.topology, side, phase)
+    branch, cohort = side.branch, federation.cohort
+    seed = _stream(federation, branch, phase)
     chosen = selected(federation, branch, phase)
-    passes = 3 * side.terms.passes * branch.graph.macs
-    work = [round(passes * int(federation.train_rows[client])) for client in chosen]
-    fates = federation.cohort.fates(
-        chosen,
-        work,
-        2 * side.handle.size,
-        side.training.epochs,
-        speeds=federation.seed.child("speed"),
-        seed=seed.child("fate"),
-    )
+    work = [_work(federation, side, client) for client in chosen]
+    fates = _fates(federation, side, chosen, seed.child("fate"), branch.clock)
+    side.then = replace(branch, clock=branch.clock + cohort.lasts(fates))
     keeps = isinstance(side.training, Keeping)
     return [
         _Visit(
@@ -470,25 +487,113 @@ def _visits(federation: Federation, side: _Side, phase: str) -> list[_Visit]:
     ]
 
 
+def _arriving(federation: Federation, topology: Buffered, side: _Side, phase: str) -> list[_Visit]:
+    """`_ending` where nobody is waited for: each visit begins from the model of its own time."""
+    branch, cohort = side.branch, federation.cohort
+    stream, devices = _stream(federation, branch, phase), _devices(federation)
+
+    def begin(count: int, now: float, busy: frozenset[int], order: int) -> list[Flight]:
+        # The first of a round draw as a synchronous round does: then nobody is under way.
+        select, fate = stream.child("select"), stream.child("fate")
+        if busy:
+            select, fate = select.child(order), fate.child(order)
+        chosen = cohort.draw(branch.cohort, count, select, devices=devices, now=now, busy=busy)
+        fates = _fates(federation, side, chosen, fate, now)
+        return [
+            Flight(
+                due=now + fate.seconds,
+                order=order + index,
+                client=client,
+                version=branch.round,
+                epochs=fate.epochs,
+                seconds=fate.seconds,
+                note=fate.note,
+            )
+            for index, (client, fate) in enumerate(zip(chosen, fates, strict=True))
+        ]
+
+    arrivals = advance(
+        branch.flights,
+        branch.clock,
+        buffer=topology.buffer,
+        concurrency=cohort.count(len(branch.cohort)),
+        begin=begin,
+    )
+    ended, flights = arrivals.ended, arrivals.flights
+    if branch.round + 1 >= branch.rounds:  # they downloaded a model for nothing: a row each
+        ended, flights = (*ended, *(flight.lost(arrivals.now) for flight in flights)), ()
+    models = {**branch.older, branch.round: branch.flat}
+    sides = {branch.round: side}
+    for version in sorted({flight.version for flight in ended} - {branch.round}):
+        began = replace(branch, round=version, flat=models[version])
+        handle = federation.engine.share(_shared(federation, began, side.terms))
+        side.others.append(handle)
+        sides[version] = replace(side, branch=began, handle=handle)
+    still = {flight.version for flight in flights}
+    side.then = replace(
+        branch,
+        clock=arrivals.now,
+        flights=flights,
+        older={version: flat for version, flat in models.items() if version in still},
+    )
+    return [
+        _Visit(
+            sides[flight.version],
+            flight.client,
+            topology.fate(flight, branch.round - flight.version),
+            _work(federation, side, flight.client) * max(flight.epochs, 1),
+            scale=topology.scale(branch.round - flight.version),
+        )
+        for flight in ended
+    ]
+
+
+def _fates(
+    federation: Federation, side: _Side, chosen: Sequence[int], seed: Seed, now: float
+) -> tuple[Fate, ...]:
+    return federation.cohort.fates(
+        chosen,
+        [_work(federation, side, client) for client in chosen],
+        2 * side.handle.size,
+        side.training.epochs,
+        speeds=_devices(federation),
+        seed=seed,
+        now=now,
+    )
+
+
+def _work(federation: Federation, side: _Side, client: int) -> int:
+    passes = 3 * side.terms.passes * side.branch.graph.macs
+    return round(passes * int(federation.train_rows[client]))
+
+
+def _stream(federation: Federation, branch: Branch, phase: str) -> Seed:
+    return federation.seed.child(phase, branch.number, "round", branch.round)
+
+
+def _devices(federation: Federation) -> Seed:
+    return federation.seed.child("speed")
+
+
 def _jobs(visits: Sequence[_Visit]) -> list[list[_Visit]]:
     """Return visits in the order of issue, those that one task trains together side by side."""
-    cohorts = Counter(visit.side.branch.number for visit in visits)
+    cohorts = Counter(visit.model for visit in visits)
     jobs: list[list[_Visit]] = []
-    open_: dict[int, list[_Visit]] = {}
+    open_: dict[tuple[int, int], list[_Visit]] = {}
     for visit in visits:
-        number = visit.side.branch.number
-        width = visit.side.block(cohorts[number])
-        if number not in open_ or len(open_[number]) >= width:
-            open_[number] = []
-            jobs.append(open_[number])
-        open_[number].append(visit)
+        model = visit.model
+        width = visit.side.block(cohorts[model])
+        if model not in open_ or len(open_[model]) >= width:
+            open_[model] = []
+            jobs.append(open_[model])
+        open_[model].append(visit)
     return jobs
 
 
 def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | FitBlock:
     side, first = job[0].side, job[0]
     branch, training = side.branch, side.training
-    seed = federation.seed.child(phase, branch.number, "round", branch.round, "client")
+    seed = _stream(federation, branch, phase).child("client")
     progress = branch.round / branch.rounds
     if len(job) > 1 and isinstance(training, LocalTraining):
         return FitBlock(
@@ -555,6 +660,8 @@ def _read(
     if terms.body is not None:
         still = torch.zeros_like(branch.flat)
         update = replace(update, delta=terms.spread(update.delta, still))
+    if visit.scale != 1.0:
+        update = replace(update, delta=update.delta * visit.scale)
     return update, seen, kept
 
 

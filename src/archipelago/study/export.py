@@ -248,7 +248,7 @@ def _write(
         prepared.preparation,
         shards.signature,
         path,
-        rows=shards.validation(shards.training[0])[0],
+        rows=shards.validation(shards.scoring[0])[0],
         meta={"run": shelf.run.name, "fingerprint": shards.fingerprint, **number, **about},
     )
 

@@ -2,7 +2,7 @@
 
 import platform
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from math import isfinite
 from typing import Any
@@ -38,6 +38,10 @@ def ranked(outcomes: list[Outcome]) -> list[Outcome]:
     """Return them best first: finished (full trainings first), dropped, failed."""
     order = {"done": 0, "dropped": 1, "failed": 2}
     return sorted(outcomes, key=lambda o: (order[o.status], -o.fidelity, -o.score, o.number))
+
+
+_LISTED = 100
+"""Clients up to which each one's messages are shown; of more, their sum."""
 
 
 def gather(journal: Journal) -> page.Findings:
@@ -83,7 +87,7 @@ def gather(journal: Journal) -> page.Findings:
         baseline=_network("hand-made baseline", Graph.from_json(facts["baseline"])),
         classes=tuple(facts["classes"]),
         curves=tuple(_curves(journal, outcomes, sign)),
-        client_test=tuple(_clients(task, ours, tested.get("shared"), facts["names"]))
+        client_test=tuple(_clients(task, ours, tested.get("shared"), _names(journal, ours.vectors)))
         if ours
         else (),
         label_counts=page.LabelCounts(
@@ -221,8 +225,12 @@ def _curves(journal: Journal, outcomes: list[Outcome], sign: int) -> Iterator[pa
             )
 
 
+def _names(journal: Journal, clients: Iterable[int]) -> Mapping[int, str]:
+    return {client.id: client.name for client in journal.registry.get(sorted(clients))}
+
+
 def _clients(
-    task: Any, ours: Tested, shared: Tested | None, names: list[str]
+    task: Any, ours: Tested, shared: Tested | None, names: Mapping[int, str]
 ) -> Iterator[page.ClientScore]:
     for client, vector in sorted(ours.vectors.items()):
         score = task.metrics(vector)[task.metric]
@@ -277,8 +285,15 @@ def _releases(journal: Journal, names: list[str]) -> Iterator[page.Release]:
                 entry = sent.setdefault(row.client, [0, 0])
                 entry[0] += 1
                 entry[1] += row.bytes_up
+        if len(sent) > _LISTED:
+            messages, size = (sum(entry[part] for entry in sent.values()) for part in (0, 1))
+            name = f"{len(sent)} clients"
+            yield page.Release(client=name, purpose=purpose, messages=messages, bytes=size)
+            continue
+        # Homes answer for a fleet's statistics; its devices are found in the registry.
+        known = dict(enumerate(names)) if phase == "statistics" else _names(journal, sent)
         for client, (messages, size) in sorted(sent.items()):
-            yield page.Release(client=names[client], purpose=purpose, messages=messages, bytes=size)
+            yield page.Release(client=known[client], purpose=purpose, messages=messages, bytes=size)
 
 
 def _events(journal: Journal) -> Iterator[page.Event]:

@@ -19,8 +19,8 @@ from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
+from archipelago.data.fleet import Population
 from archipelago.data.prepare import prepare
-from archipelago.data.shards import Shards
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
@@ -121,11 +121,11 @@ def plan(run: Run) -> Plan:
         if run.tune.afterwards:
             generations += _generations(run, clients, run.tune.trials)
         search = sum((_searched(run, shards, *item) for item in generations), _Work())
-        final = _finished(run, clients)
+        final = _finished(run, clients, len(shards.scoring))
         typical = sorted(graphs, key=lambda graph: graph.macs)[len(graphs) // 2]
         rate = _rate(run, shards, typical, seed)
     rows = float(shards.train_rows.sum()) / shards.clients
-    checked = float(shards.validation_rows.sum()) / shards.clients
+    checked = float(shards.validation_rows.sum()) / len(shards.scoring)
     work = search + final
     # Training is a forward and a backward pass; the backward one costs two forward ones.
     passes = 3 * rows * run.client.epochs * work.fits + checked * work.evaluations
@@ -182,10 +182,10 @@ def _generations(run: Run, clients: int, trials: int) -> list[tuple[int, int]]:
     return [(index, min(width, left - index * width)) for index in range(count)]
 
 
-def _searched(run: Run, shards: Shards, generation: int, width: int) -> _Work:
+def _searched(run: Run, shards: Population, generation: int, width: int) -> _Work:
     """Follow one generation's branches as the estimator would, without training them."""
     estimator, clients = run.estimator, len(shards.training)
-    scorers = min(estimator.validators or clients, clients)
+    scorers = min(estimator.validators or clients, len(shards.scoring))
     if estimator.kind == "zero-cost":
         judged = width * scorers if estimator.where == "clients" else 0
         return _Work(evaluations=judged, rounds=1)
@@ -194,7 +194,7 @@ def _searched(run: Run, shards: Shards, generation: int, width: int) -> _Work:
     group = (estimator.group or clients // max(1, width)) if race else clients
     work, live = _Work(), width
     for turn in range(1, budget + 1):
-        work += _Work(fits=live * run.cohort.count(group), rounds=1)
+        work += _Work(fits=live * run.topology.replies(run.cohort, group), rounds=1)
         last = turn == budget
         if not race:
             due = last or (estimator.every and turn % estimator.every == 0)
@@ -214,16 +214,16 @@ def _kept(race: Any, live: int) -> int:
     return live if live < 2 or not share else max(1, int((1 - share) * live))
 
 
-def _finished(run: Run, clients: int) -> _Work:
+def _finished(run: Run, clients: int, scorers: int) -> _Work:
     checks = ceil(run.final.rounds / run.final.every)
     return _Work(
-        fits=run.final.rounds * run.cohort.count(clients),
-        evaluations=checks * clients,
+        fits=run.final.rounds * run.topology.replies(run.cohort, clients),
+        evaluations=checks * scorers,
         rounds=run.final.rounds,
     )
 
 
-def _rate(run: Run, shards: Shards, graph: Graph, seed: Seed) -> float:
+def _rate(run: Run, shards: Population, graph: Graph, seed: Seed) -> float:
     """Return rows a second of training `graph`, on one thread of this machine."""
     client = shards.training[int(shards.train_rows[list(shards.training)].argmax())]
     model = Model.of_graph(graph, seed.child("plan"))
@@ -236,7 +236,7 @@ def _rate(run: Run, shards: Shards, graph: Graph, seed: Seed) -> float:
         torch.set_num_threads(threads)
 
 
-def _timed(run: Run, shards: Shards, model: Model, client: int, seed: Seed) -> float:
+def _timed(run: Run, shards: Population, model: Model, client: int, seed: Seed) -> float:
     x, y = shards.train(client)
     start = time.perf_counter()
     fitted = run.client.fit(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archipelago.data.shards import Shards
+from archipelago.data.fleet import Population
 
 __all__ = ["Pooled"]
 
@@ -19,12 +19,13 @@ class Pooled:
         shards: the real ones; validation rows stay with their clients.
     """
 
-    shards: Shards
+    shards: Population
 
     def train(self, client: int) -> tuple[Tensor, Tensor]:
         """Return all train rows, in ascending order of client."""
         del client
-        parts: list[Any] = [self.shards.train(owner) for owner in self.shards.training]
+        home = self.shards.home
+        parts: list[Any] = [home.train(owner) for owner in home.training]
         return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
     def validation(self, client: int) -> tuple[Tensor, Tensor]:

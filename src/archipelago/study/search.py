@@ -30,6 +30,7 @@ from archipelago.estimate.arena import SILENT, Step
 from archipelago.federation.branch import Branch
 from archipelago.federation.rounds import Federation, evaluate
 from archipelago.journal.journal import Journal
+from archipelago.journal.registry import Client
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
 from archipelago.study.gather import ranked, searched
@@ -38,6 +39,10 @@ from archipelago.study.stages import FINALISTS, Line
 from archipelago.study.verdict import Tested, compared, interval
 
 __all__ = ["Event", "Result", "Study", "resume", "search"]
+
+
+_BLOCK = 10_000
+"""Clients registered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +311,7 @@ class Study:
                 "tested": None,
             }
             facts = _facts(prepared, line)
+            journal.register(_registered(self.run, prepared))
             journal.commit("prepared", state, meter=prepared.rows, events=[("facts", facts)])
             return state
         journal.note("resumed", {"commit": last.number})
@@ -371,7 +377,7 @@ class Study:
             )
             for number, name in enumerate(names)
         ]
-        clients = [client for client in range(line.shards.clients) if rows[client]]
+        clients = np.flatnonzero(rows).tolist()
         scores = evaluate(federation, branches, clients, phase="test", split="test", own=True)
         rounds = [*scores.rows]
         tested = {
@@ -457,6 +463,17 @@ class Study:
             )
 
 
+def _registered(run: Run, prepared: Prepared) -> Iterator[Client]:
+    """Yield every client: a million of them go by one after another."""
+    shards, rows = prepared.shards, prepared.shards.train_rows
+    devices = Seed(run.seed).child("speed")
+    for start in range(0, shards.clients, _BLOCK):
+        ids = np.arange(start, min(start + _BLOCK, shards.clients))
+        sizes, traces = rows[ids].tolist(), run.cohort.traces(ids, devices).tolist()
+        for client, size, trace in zip(ids.tolist(), sizes, traces, strict=True):
+            yield Client(client, shards.name(client), size, trace)
+
+
 def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
     signature = prepared.shards.signature
     return {
@@ -464,7 +481,7 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "classes": list(getattr(signature.task, "classes", ())),
         "modality": signature.modality,
         "shape": list(signature.shape),
-        "names": list(prepared.shards.names),
+        "names": [summary.name for summary in prepared.summaries],
         "labels": [list(summary.labels) for summary in prepared.summaries],
         "rows": [[s.train, s.validation, s.test, s.held_out] for s in prepared.summaries],
         "columns": [[c.name, c.kind, c.dropped] for c in prepared.preparation.columns],

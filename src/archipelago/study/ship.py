@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from archipelago.data.fleet import Population
 from archipelago.data.prepare import Prepared
-from archipelago.data.shards import Shards
 from archipelago.deploy.export import export_onnx
 from archipelago.deploy.measure import measure
 from archipelago.driver.loop import Champion
@@ -70,7 +70,7 @@ def ship(
         },
     )
     for client, weights in own.items():
-        name = line.shards.names[client]
+        name = line.shards.name(client)
         stem = re.sub(r"[^\w.-]+", "_", f"{client:03d}-{name}")
         (directory / "clients").mkdir(exist_ok=True)
         vector = tested["final"].vectors.get(client)
@@ -138,9 +138,9 @@ def _budgets(
     return out
 
 
-def _rows(shards: Shards) -> Tensor:
+def _rows(shards: Population) -> Tensor:
     parts: list[Tensor] = []
-    for client in shards.training:
+    for client in shards.scoring:
         parts.append(shards.validation(client)[0])
         if sum(len(part) for part in parts) >= ROWS:
             break

@@ -12,12 +12,13 @@ from archipelago.core.clock import Clock
 from archipelago.core.errors import RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
-from archipelago.data.shards import Shards
+from archipelago.data.fleet import Population
 from archipelago.driver.budget import Budget
 from archipelago.driver.loop import Champion, Position, Stage
 from archipelago.driver.record import Recorder
 from archipelago.estimate.arena import Arena
 from archipelago.estimate.rounds import Rounds
+from archipelago.federation.buffer import Synchronous
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation
 from archipelago.journal.journal import Journal
@@ -62,7 +63,7 @@ class Line:
     """
 
     run: Run
-    shards: Shards
+    shards: Population
     engine: Any
     journal: Journal
     clock: Clock = field(default_factory=Clock)
@@ -192,7 +193,7 @@ class Line:
         pooled = name == "pooled"
         rows = shards.train_rows
         if pooled:
-            rows = rows.copy()
+            rows = shards.home.train_rows.copy()
             rows[0] = rows.sum()
         return Arena(
             federation=Federation(
@@ -205,12 +206,13 @@ class Line:
                 training=plain(run.client) if pooled else run.client,
                 augment=run.augment,
                 cohort=Cohort() if pooled else run.cohort,
+                topology=Synchronous() if pooled else run.topology,
                 aggregator=run.aggregator,
                 server=run.server,
             ),
             graph=graph,
             clients=(0,) if pooled else shards.training,
-            scorers=shards.training,
+            scorers=shards.scoring,
             phase=name,
         )
 
@@ -227,7 +229,8 @@ class Line:
 
     def _rounds_of(self, graph: Graph, macs: float) -> int:
         """Return how many rounds of training `graph` on all clients cost `macs`; at least one."""
-        share = self.run.cohort.count(len(self.shards.training)) / len(self.shards.training)
+        clients = len(self.shards.training)
+        share = self.run.topology.replies(self.run.cohort, clients) / clients
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
         scored = float(self.shards.validation_rows.sum())
         rounds = max(1, int(macs / graph.macs / passes))
