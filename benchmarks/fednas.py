@@ -298,8 +298,10 @@ def probed(
         curves.append(
             {
                 "round": turn,
-                "loss": [[float(vectors[b.number][c][1]) for c in everyone] for b in alive],
-                "own": [own_loss(world, b) for b in alive],
+                "loss": [
+                    [round(float(vectors[b.number][c][1]), 4) for c in everyone] for b in alive
+                ],
+                "own": [round(own_loss(world, b), 4) for b in alive],
             }
         )
 
@@ -469,7 +471,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = kept_rows(options.write)
     t_max = options.rounds
     data = fashion()
-    for seed in range(1 if options.quick else options.seeds):
+    for seed in range(options.start, 1 if options.quick else options.seeds):
         world: Setting | None = None
         for name in options.arms.split(","):
             if any(row["arm"] == name and row["seed"] == seed for row in rows):
@@ -507,7 +509,7 @@ def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
 def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield every bar for which the rows are there."""
     theirs = of(rows, "naive")
-    about = {"N": CLIENTS, "K": 5, "I": ITERATIONS, "T_max": T_MAX}
+    about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS, "T_max": T_MAX}
     for name, alone, n in (("ours4", 120, 4), ("ours2", 240, 2)):
         mine = of(rows, name)
         seeds = sorted(mine.keys() & theirs.keys())
@@ -515,6 +517,8 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             continue
         found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
         worst = {key: min(one[key] for one in found) for key in found[0]}
+        naive_fits = theirs[seeds[0]]["cost"]["fits"]
+        about |= {"candidates": naive_fits // CLIENTS // T_MAX}
         about |= {"group": n, "drop": "half", "seeds": seeds}
         for unit in ("macs", "bytes"):
             yield bar(f"client cost, training alone, {n} clients a candidate, {unit}",
@@ -531,10 +535,49 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield from gap(
         "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
     )
+    for name in ("partial", "dynamic", "ours4", "ours2", "trainers4", "training-free", "random"):
+        yield from ablation(name, of(rows, name), theirs)
+    for row in (*of(rows, "t_max").values(), *of(rows, "t_max_all").values()):
+        yield {"t_max": row["t_max"], "tau": row["tau"], "of": row["arm"], "seed": row["seed"]}
+        if row["t_max"] is not None:
+            yield from at_measured(rows, row["t_max"])
     probes = [p for row in theirs.values() for p in row.get("probes", ())]
     if probes:
         yield show_ranks(probes)
         yield from risks(probes)
+
+
+def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
+    """Yield an arm's cost and accuracy, means over the seeds that naive has too."""
+    seeds = sorted(mine.keys() & theirs.keys())
+    if seeds:
+        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
+        means = {key: round(mean(one[key] for one in found), 1) for key in found[0]}
+        if not mine[seeds[0]]["cost"]["fits"]:
+            means = {key: value for key, value in means.items() if "training" not in key}
+        yield {
+            "ablation": name,
+            "ratios": means,
+            "accuracy": round(mean(mine[seed]["accuracy"] for seed in seeds), 4),
+            "naive": round(mean(theirs[seed]["accuracy"] for seed in seeds), 4),
+            "seeds": seeds,
+        }
+
+
+def at_measured(rows: Sequence[dict[str, Any]], t_max: int) -> Iterator[dict[str, Any]]:
+    """Yield the ratios against a naive search of `t_max` rounds: its training is linear in them."""
+    for name in ("ours4", "ours2", "training-free"):
+        mine, theirs = of(rows, name), of(rows, "naive")
+        for seed in sorted(mine.keys() & theirs.keys()):
+            cost = dict(theirs[seed]["cost"])
+            for unit in ("macs", "bytes"):
+                less = cost[f"train_{unit}"] * (1 - t_max / theirs[seed]["rounds"])
+                cost[unit] -= less
+                cost[f"train_{unit}"] -= less
+            found = ratios(mine[seed], {**theirs[seed], "cost": cost})
+            if not mine[seed]["cost"]["fits"]:
+                found = {key: value for key, value in found.items() if "training" not in key}
+            yield {"arm": name, "at_measured_t_max": t_max, "ratios": found, "seed": seed}
 
 
 def gap(name: str, a: dict[int, Any], b: dict[int, Any], least: float) -> Iterator[dict[str, Any]]:
@@ -626,6 +669,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="40 clients, one seed: two minutes")
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--start", type=int, default=0, help="first seed, to share the work")
     parser.add_argument("--rounds", type=int, default=T_MAX, help="T_max of the naive search")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--write", type=Path)
