@@ -2,10 +2,10 @@
 
     python benchmarks/resume.py [--quick] [--kills N] [--seed N] [--write FILE]
 
-A run with worker processes is killed with SIGKILL at an instant drawn
-uniformly over its whole duration: by turns the coordinator alone, and its whole process group.
-Then no worker, shared-memory segment or lock may be left, and `archipelago resume` must end with
-the same columns (all that are not volatile) and the same tensors as the run that was left alone.
+A run with worker processes is killed with SIGKILL at an instant drawn uniformly between the making
+of its journal and its end: by turns the coordinator alone, and its whole process group. Then no
+worker, shared-memory segment or lock may be left, and resuming must end with the same columns (all
+that are not volatile) and the same tensors as the run that was left alone.
 """
 
 import argparse
@@ -50,9 +50,9 @@ sample = 2
 [estimator]
 kind = "race"
 candidates = 4
-first = 3
-last = 6
-generations = 3
+first = 4
+last = 8
+generations = 4
 drop = "fraction"
 [client]
 kind = "local"
@@ -61,9 +61,9 @@ learning_rate = 0.1
 kind = "processes"
 workers = 2
 [budget]
-trials = 12
+trials = 16
 [final]
-rounds = 20
+rounds = 80
 references = false
 """
 
@@ -89,11 +89,19 @@ def started(file: Path, out: Path) -> int:
 
 
 def finished(file: Path, out: Path) -> tuple[str, float]:
-    """Run to the end; return its identity and how many seconds it took."""
-    began = time.monotonic()
-    if os.waitpid(started(file, out), 0)[1]:
+    """Run to the end; return its identity, and its seconds from the journal's making."""
+    child = started(file, out)
+    began = begun(out)
+    if os.waitpid(child, 0)[1]:
         raise SystemExit(f"{out}: a run failed")
     return identity(out), time.monotonic() - began
+
+
+def begun(out: Path) -> float:
+    """Wait for the journal; return when it was there."""
+    while not (out / "journal.sqlite").exists():
+        time.sleep(0.005)
+    return time.monotonic()
 
 
 def identity(out: Path) -> str:
@@ -121,8 +129,7 @@ def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any
     """Kill a run after so many seconds and finish it; None where it had already ended."""
     before = set(Path("/dev/shm").iterdir())
     child = started(file, out)
-    while os.getsid(child) != child:
-        time.sleep(0.001)
+    begun(out)
     time.sleep(after)
     if os.waitpid(child, os.WNOHANG)[0]:
         return None
