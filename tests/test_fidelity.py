@@ -130,7 +130,7 @@ def test_sixty_epochs_of_halving_beat_five_full_trainings(table):
 @pytest.mark.parametrize("kind", [Hyperband, Asha, Bohb])
 def test_every_scheduler_beats_full_trainings_at_sixty_epochs(kind, table):
     # One bracket from the lowest rung fits into 60 epochs: 27, 9, 3, 1. Halving's own shape above
-    # trains two to the end; 400 runs of each are in benchmarks/results/mb432.jsonl.
+    # trains two to the end; 200 runs of each are in benchmarks/results/mb432.jsonl.
     ours = regrets(kind(rungs=RUNGS), table, 5, 30)
     assert fmean(ours) + 3 * stdev(ours) / 30**0.5 < by_chance(table, 5)
     assert fmean(ours) <= 0.03
