@@ -23,9 +23,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "files": {"paths": ("a.csv",)},
     "image-folder": {"paths": ("folder",)},
 }
-# What a part cannot run without: in a race, clients have no own models of others' candidates.
+# What a part cannot run without: in a race, clients have no own models of others' candidates;
+# what shrinks a network takes its weights along.
 BESIDE: dict[str, dict[str, Any]] = {
-    kind: {"estimator": part("estimator", "rounds")} for kind in ("fedper", "ditto", "pfedme")
+    **{kind: {"estimator": part("estimator", "rounds")} for kind in ("fedper", "ditto", "pfedme")},
+    "progressive-shrinking": {"estimator": part("estimator", "race", inherit=True, warm=30)},
 }
 LISTED = [(section, kind) for section in CATALOG for kind in kinds(section)]
 

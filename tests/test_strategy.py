@@ -145,7 +145,7 @@ def test_rows_missing_from_a_table_do_not_stop_a_search(kind):
     assert trace.incumbents[-1] == 8.0
 
 
-@pytest.mark.parametrize("kind", sorted({*kinds("strategy")} - BARE - LADDERS))
+@pytest.mark.parametrize("kind", sorted({*kinds("strategy")} - BARE - LADDERS - OTHERS))
 def test_learning_strategies_beat_random_draws_on_a_smooth_table(kind):
     strategy = part("strategy", kind)
     space = Space({name: Choice((1, 2, 3, 4)) for name in "abcde"})
