@@ -246,11 +246,17 @@ def propose(
             archs, values = choose(state, state.rng())
             arch = _best(archs, values, allowed)
         if arch is None:
-            arch = state.fresh(state.space.sample, allowed)
+            arch = state.fresh(_uniform(state.space), allowed)
         if arch is None:
             break
         state = state.add(arch)
     return state, state.asked[before:]
+
+
+def _uniform(space: Space) -> Callable[[Random], Arch]:
+    """Draw uniformly over networks where they are known, not over their spellings."""
+    small = pool(space)
+    return space.sample if small is None else lambda rng: rng.choice(small.archs)
 
 
 def _best(archs: Sequence[Arch], values: Numbers, allowed: Allowed | None) -> Arch | None:

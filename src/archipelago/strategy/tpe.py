@@ -94,22 +94,21 @@ class Tpe:
         count = self.count_good(len(scores))
         good = np.zeros(len(scores), bool)
         good[np.argsort(-scores, kind="stable")[:count]] = True
-        slots = state.space.slots
-        cells = _cells(state, self.model == "pairs")
-        tables = _tables(slots, self.model == "pairs")
-        ratio = _log_ratio(cells, good, tables, self.prior)
+        layout = _layout(state.space, self.model == "pairs")
+        ratio = _log_ratio(_cells(state, layout), good, layout, self.prior)
         small = pool(state.space) if self.candidates == 0 else None
         if small is not None:
             key = ("cells", self.model)
             if key not in small.notes:
-                small.notes[key] = _cells_of(small.places, slots, self.model == "pairs")
-            values = ratio[small.notes[key]].sum(axis=1)
-            return small.archs, np.where(small.open(state), values, float("-inf"))
+                # A row for each group: sums run along memory.
+                small.notes[key] = np.ascontiguousarray(_cells_of(small.places, layout).T)
+            values = np.take(ratio.astype(np.float32), small.notes[key]).sum(axis=0)
+            return small.archs, np.where(small.open(state), values, np.float32("-inf"))
         archs = self._draw(state, good, rng)
         if not archs:
             return (), np.zeros(0)
         places = np.array([state.space.places(arch) for arch in archs])
-        return archs, ratio[_cells_of(places, slots, self.model == "pairs")].sum(axis=1)
+        return archs, ratio[_cells_of(places, layout)].sum(axis=1)
 
     def _draw(self, state: Memory, good: Numbers, rng: Random) -> list[Arch]:
         """Draw new points, each choice from the good."""
@@ -134,71 +133,92 @@ class Tpe:
         return found
 
 
-def _groups(slots: Sequence[Slot], pairs: bool) -> list[tuple[int, ...]]:
-    if pairs and len(slots) > 1:
-        return [(i, j) for j in range(len(slots)) for i in range(j)]
-    return [(i,) for i in range(len(slots))]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """Where the cells of each group of choices lie in one row; cell 0 is for the absent.
 
-
-def _tables(slots: Sequence[Slot], pairs: bool) -> list[tuple[Slot, ...]]:
-    return [tuple(slots[i] for i in group) for group in _groups(slots, pairs)]
-
-
-def _cells_of(places: Numbers, slots: Sequence[Slot], pairs: bool) -> Numbers:
-    """Return for every row the cells it falls into, shape `[rows, groups]`.
-
-    The groups' cells are numbered one after the other, from 1; 0 is where a choice is absent.
+    Attributes:
+        pairs: whether a group is two choices, or one.
+        groups: indices of the choices of each group.
+        tables: the choices themselves.
+        sizes: cells of each group.
+        starts: first cell of each group.
+        owners: group of each cell but the first.
+        ordered: whether any choice is ordered.
     """
-    sizes = [len(slot.options) for slot in slots]
+
+    pairs: bool
+    groups: tuple[tuple[int, ...], ...]
+    tables: tuple[tuple[Slot, ...], ...]
+    sizes: Numbers
+    starts: Numbers
+    owners: Numbers
+    ordered: bool
+
+
+def _layout(space: Space, pairs: bool) -> _Layout:
+    key = ("tpe", pairs)
+    if key not in space.notes:
+        slots = space.slots
+        groups = tuple((i,) for i in range(len(slots)))
+        if pairs and len(slots) > 1:
+            groups = tuple((i, j) for j in range(len(slots)) for i in range(j))
+        tables = tuple(tuple(slots[i] for i in group) for group in groups)
+        sizes = np.array([int(np.prod([len(s.options) for s in table])) for table in tables])
+        space.notes[key] = _Layout(
+            pairs=pairs,
+            groups=groups,
+            tables=tables,
+            sizes=sizes,
+            starts=np.cumsum([1, *sizes[:-1]]),
+            owners=np.repeat(np.arange(len(sizes)), sizes),
+            ordered=any(slot.ordered for slot in slots),
+        )
+    return space.notes[key]
+
+
+def _cells_of(places: Numbers, layout: _Layout) -> Numbers:
+    """Return for every row the cells it falls into, shape `[rows, groups]`."""
     columns: list[Numbers] = []
-    start = 1
-    for group in _groups(slots, pairs):
-        cell, absent, size = np.zeros(len(places), np.int64), np.zeros(len(places), bool), 1
-        for index in group:
-            cell = cell * sizes[index] + places[:, index]
+    for group, table, start in zip(layout.groups, layout.tables, layout.starts, strict=True):
+        cell, absent = np.zeros(len(places), np.int64), np.zeros(len(places), bool)
+        for index, slot in zip(group, table, strict=True):
+            cell = cell * len(slot.options) + places[:, index]
             absent |= places[:, index] < 0
-            size *= sizes[index]
         columns.append(np.where(absent, 0, cell + start))
-        start += size
     return np.stack(columns, axis=1)
 
 
-def _cells(state: Memory, pairs: bool) -> Numbers:
+def _cells(state: Memory, layout: _Layout) -> Numbers:
     """Return the cells of everything told; each outcome's are worked out once."""
-    slots, key = state.space.slots, ("tpe", pairs)
+    key = ("tpe", layout.pairs)
     rows = state.log.notes.get(key)
     if rows is None:
-        rows = state.log.notes[key] = Growing((len(_groups(slots, pairs)),), np.int64)
+        rows = state.log.notes[key] = Growing((len(layout.groups),), np.int64)
     if rows.length < state.tells:
-        for row in _cells_of(told_places(state)[rows.length :], slots, pairs):
+        for row in _cells_of(told_places(state)[rows.length :], layout):
             rows.append(row)
     return rows.first(state.tells)
 
 
-def _log_ratio(
-    cells: Numbers, good: Numbers, tables: Sequence[tuple[Slot, ...]], prior: float
-) -> Numbers:
+def _log_ratio(cells: Numbers, good: Numbers, layout: _Layout, prior: float) -> Numbers:
     """Return log(l / g) of every cell; 0 for the absent."""
-    sizes = [int(np.prod([len(slot.options) for slot in table])) for table in tables]
-    total = 1 + sum(sizes)
-    chosen = cells[good]
-    near = np.bincount(chosen.ravel(), minlength=total).astype(float)
+    total = 1 + len(layout.owners)
+    near = np.bincount(cells[good].ravel(), minlength=total).astype(float)
     far = np.bincount(cells.ravel(), minlength=total) - near
-    start = 1
-    for table, size in zip(tables, sizes, strict=True):
-        if any(slot.ordered for slot in table):
-            span = slice(start, start + size)
-            shape = tuple(len(slot.options) for slot in table)
-            near[span] = _smooth(table, near[span].reshape(shape)).ravel()
-            far[span] = _smooth(table, far[span].reshape(shape)).ravel()
-        start += size
-    bounds = np.cumsum([1, *sizes[:-1]])
+    if layout.ordered:
+        for table, size, start in zip(layout.tables, layout.sizes, layout.starts, strict=True):
+            if any(slot.ordered for slot in table):
+                span = slice(start, start + size)
+                shape = tuple(len(slot.options) for slot in table)
+                near[span] = _smooth(table, near[span].reshape(shape)).ravel()
+                far[span] = _smooth(table, far[span].reshape(shape)).ravel()
     ratio = np.zeros(total)
-    uniform = np.repeat(prior / np.array(sizes), sizes)
-    nears = np.repeat(np.add.reduceat(near[1:], bounds - 1), sizes)
-    fars = np.repeat(np.add.reduceat(far[1:], bounds - 1), sizes)
-    ratio[1:] = np.log((near[1:] + uniform) / (nears + prior))
-    ratio[1:] -= np.log((far[1:] + uniform) / (fars + prior))
+    uniform = (prior / layout.sizes)[layout.owners]
+    nears = np.add.reduceat(near[1:], layout.starts - 1)[layout.owners]
+    fars = np.add.reduceat(far[1:], layout.starts - 1)[layout.owners]
+    ratio[1:] = np.log((near[1:] + uniform) * (fars + prior))
+    ratio[1:] -= np.log((far[1:] + uniform) * (nears + prior))
     return ratio
 
 
