@@ -250,7 +250,11 @@ def test_reference_lines_cost_clients_what_the_run_costs(whole):
             phase: journal.cost(phase)["macs"]
             for phase in ("search", "final", "hand-made", "random", "random-final", "pooled")
         }
+        longest = {
+            p: max(c.round for c in journal.curves(p)) for p in ("hand-made", "random-final")
+        }
     ours = macs["search"] + macs["final"]
+    assert max(longest.values()) <= 5 * 6
     for theirs in (macs["hand-made"], macs["pooled"], macs["random"] + macs["random-final"]):
         # Whole rounds only: never more than ours, and short of it by less than a few rounds.
         assert 0.7 * ours <= theirs <= ours

@@ -158,7 +158,7 @@ def _references(
         return
     sign = task.direction(task.metric)
     notes = {
-        "hand-made": "as many rounds as the search and final training cost together",
+        "hand-made": "rounds worth the search and final training, at most five times the latter's",
         "random-final": "random search with the client work of ours, then training with the rest",
         "pooled": "all rows in one place, as much work in all as ours: simulation only",
         "shared": "the same training; for clients without a model of their own. Under FedPer its"

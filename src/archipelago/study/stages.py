@@ -46,6 +46,8 @@ have models of their own, the one that they share."""
 
 FRONT = "search/"
 """Before the place of a champion of a search that meets several budgets."""
+_LONGEST = 5
+"""Times the rounds of final training: a tiny network would else train for thousands."""
 _MANY = 10
 """Random search may try so many times more candidates, where its client work allows."""
 
@@ -228,12 +230,13 @@ class Line:
         return sum(self.journal.cost(phase)["macs"] for phase in phases)
 
     def _rounds_of(self, graph: Graph, macs: float) -> int:
-        """Return how many rounds of training `graph` on all clients cost `macs`; at least one."""
+        """Return how many rounds of training `graph` on all clients cost `macs`, within reason."""
         clients = len(self.shards.training)
         share = self.run.topology.replies(self.run.cohort, clients) / clients
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
         scored = float(self.shards.validation_rows.sum())
-        rounds = max(1, int(macs / graph.macs / passes))
+        most = _LONGEST * self.run.final.rounds
+        rounds = max(1, min(most, int(macs / graph.macs / passes)))
         while rounds > 1 and rounds * passes + _checks(rounds) * scored > macs / graph.macs:
             rounds -= 1
         return rounds
