@@ -43,7 +43,7 @@ def machines():
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the tasks of these tests
         two = Machines()
         two.add_node(num_cpus=2, include_dashboard=False)
-        two.leaver = two.add_node(num_cpus=2)
+        two.leaver = two.add_node(num_cpus=3)
     yield two
     ray.shutdown()
     two.shutdown()

@@ -90,6 +90,7 @@ def _taken_over(old: Journal, state: Any, place: Path, trials: int) -> None:
     with Journal.create(place, meta={**old.meta, "run": dumps(run)}) as new:
         for digest in pins.values():
             new.put(old.get(digest))
+        new.register(old.registry)
         new.commit(
             "continued",
             begun,

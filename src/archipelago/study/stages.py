@@ -223,16 +223,18 @@ class Line:
         stage = self._trained(name, network)
         graph = network if isinstance(network, Graph) else network.graph
         left = self._spent(*OURS) - (self._spent(before) if before else 0.0)
-        rounds = self._rounds_of(graph, left)
+        clients = len(self.shards.training)
+        replies = self.run.topology.replies(self.run.cohort, clients)
+        # One place that holds all rows trains on all of them every round.
+        share = 1.0 if name == "pooled" else replies / clients
+        rounds = self._rounds_of(graph, left, share)
         return replace(stage, estimator=Rounds(rounds=rounds, candidates=1, every=_every(rounds)))
 
     def _spent(self, *phases: str) -> float:
         return sum(self.journal.cost(phase)["macs"] for phase in phases)
 
-    def _rounds_of(self, graph: Graph, macs: float) -> int:
-        """Return how many rounds of training `graph` on all clients cost `macs`, within reason."""
-        clients = len(self.shards.training)
-        share = self.run.topology.replies(self.run.cohort, clients) / clients
+    def _rounds_of(self, graph: Graph, macs: float, share: float) -> int:
+        """Return how many rounds on `share` of the train rows cost `macs`, within reason."""
         passes = 3 * self.run.client.epochs * float(self.shards.train_rows.sum()) * share
         scored = float(self.shards.validation_rows.sum())
         most = _LONGEST * self.run.final.rounds
