@@ -5,7 +5,7 @@ interleaved, so that a busy machine is busy for everyone, and ratios are paired.
 environments that this benchmark makes under --peers (`pip install`, once).
 
     python benchmarks/engine.py --quick                  # ours against a plain loop; recorded peers
-    python benchmarks/engine.py --peers /tmp/peers --write benchmarks/results/engine.jsonl
+    python benchmarks/engine.py --peers DIRECTORY --write benchmarks/results/engine.jsonl
 """
 
 import argparse
