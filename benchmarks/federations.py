@@ -1,6 +1,6 @@
 """Three real federations, each by its preset, over several seeds, beside their reference lines.
 
-    python benchmarks/federations.py [--quick] [--seeds N] [--only NAME] [--write FILE]
+    python benchmarks/federations.py [--quick] [--start N] [--seeds N] [--only NAME] [--write FILE]
 
 Reads the public sets from `ARCHIPELAGO_DATA`. Prints one JSON line a run and one a bar. A
 difference is ours minus the reference at equal client cost, in points of the preset's metric on
@@ -196,11 +196,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="two seeds of a small search")
+    parser.add_argument("--start", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=PRESETS)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    seeds = range(2 if options.quick else options.seeds)
+    seeds = range(options.start, options.start + (2 if options.quick else options.seeds))
     lines: list[dict[str, Any]] = []
     for name in [options.only] if options.only else PRESETS:
         sets = QUICK if options.quick else ()
