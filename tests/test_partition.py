@@ -117,6 +117,25 @@ def test_three_parts_none_empty(rows, classes, seed):
     assert sizes[2] == max(1, min(round(rows * 0.15), rows - 2))
 
 
+@pytest.mark.parametrize("part", PARTS)
+@given(share=st.floats(0.15, 0.8), seed=st.integers(0, 99))
+@settings(max_examples=25)
+def test_every_simulated_client_has_a_published_test_row_and_two_others(part, share, seed):
+    rows, clients = 600, 30
+    labels = np.arange(rows) % 7
+    official = Seed(seed).child("official").numpy().random(rows) < share
+    given, _ = assign(part(clients), raw(rows), labels, Seed(seed))
+    owner, _ = assign(part(clients), raw(rows), labels, Seed(seed), official=official)
+    assert (np.bincount(owner) == np.bincount(given)).all()
+    tests = np.bincount(owner[official], minlength=clients)
+    others = np.bincount(owner[~official], minlength=clients)
+    assert tests.min() >= 1
+    assert others.min() >= 2
+    before = np.bincount(given[official], minlength=clients)
+    if before.min() >= 1 and np.bincount(given[~official], minlength=clients).min() >= 2:
+        assert (owner == given).all()
+
+
 def test_parts_are_stratified():
     labels = np.repeat([0, 1], [160, 40])
     part = Split(validation=0.2, test=0.2).parts(labels, client="a", seed=Seed(3))

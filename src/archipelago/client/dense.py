@@ -7,6 +7,7 @@ itself is never stored. Equals the loop over one client at a time to rounding.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -24,11 +25,14 @@ OPS = frozenset({"linear", "act", "flatten", "add", "identity"})
 _aten = torch.ops.aten
 _ACTS: Mapping[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor, Tensor, Tensor], Tensor]]]
 _ACTS = {  # name -> value, and slope times g, given (g, input, output)
-    "relu": (torch.relu, lambda g, _, out: _aten.threshold_backward(g, out, 0)),
-    "tanh": (torch.tanh, lambda g, _, out: _aten.tanh_backward(g, out)),
-    "gelu": (_aten.gelu, lambda g, x, _: _aten.gelu_backward(g, x)),
-    "silu": (_aten.silu, lambda g, x, _: _aten.silu_backward(g, x)),
-    "hardswish": (_aten.hardswish, lambda g, x, _: _aten.hardswish_backward(g, x)),
+    "relu": (torch.relu, lambda g, _, out: _aten.threshold_backward.default(g, out, 0)),
+    "tanh": (torch.tanh, lambda g, _, out: _aten.tanh_backward.default(g, out)),
+    "gelu": (_aten.gelu.default, lambda g, x, _: _aten.gelu_backward.default(g, x)),
+    "silu": (_aten.silu.default, lambda g, x, _: _aten.silu_backward.default(g, x)),
+    "hardswish": (
+        _aten.hardswish.default,
+        lambda g, x, _: _aten.hardswish_backward.default(g, x),
+    ),
 }
 
 
@@ -40,8 +44,17 @@ class _Line:
     fn: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Linear:
+    """Views of one layer of the first few models, made once: a view costs as much as a sum."""
+
+    weight: Tensor
+    turned: Tensor
+    bias: Tensor | None
+
+
 class Dense:
-    """A graph of `OPS` over `flat`, shape `[clients, layout.size]`: each row is a model.
+    """The first few models of `flat`, shape `[clients, layout.size]`, over one graph of `OPS`.
 
     Attributes:
         flat: the weights; `descend` changes them in place.
@@ -50,12 +63,13 @@ class Dense:
     def __init__(self, graph: Graph, flat: Tensor) -> None:
         self.flat = flat
         self._lines = tuple(
-            _Line(n.op, n.name, n.inputs, str(n.settings.get("fn", ""))) for n in graph.nodes
+            _Line(n.op, n.name, n.inputs, str(n.settings["fn"]) if n.op == "act" else "")
+            for n in graph.nodes
         )
-        self._weights = _views(graph, flat)
+        self._layers = _layers(graph, flat)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return every node's output of the first `len(x)` models, the last node's last.
+        """Return every node's output, the last node's last.
 
         Args:
             x: `[clients, examples, features]`.
@@ -65,12 +79,11 @@ class Dense:
             first = values[line.inputs[0]]
             match line.op:
                 case "linear":
-                    weight, bias = self._weights[line.name]
-                    w = weight[: len(x)].mT
+                    layer = self._layers[line.name]
                     values[line.name] = (
-                        torch.bmm(first, w)
-                        if bias is None
-                        else torch.baddbmm(bias[: len(x), None], first, w)
+                        torch.bmm(first, layer.turned)
+                        if layer.bias is None
+                        else torch.baddbmm(layer.bias, first, layer.turned)
                     )
                 case "act":
                     values[line.name] = _ACTS[line.fn][0](first)
@@ -80,12 +93,15 @@ class Dense:
                     values[line.name] = first
         return values
 
-    def descend(self, values: Mapping[str, Tensor], upper: Tensor, rate: float) -> None:
+    def descend(
+        self, values: Mapping[str, Tensor], upper: Tensor, ones: Tensor, rate: float
+    ) -> None:
         """Take one step of SGD, in place.
 
         Args:
             values: what `forward` gave.
             upper: gradient of each client's loss in the last node, `[clients, examples, outputs]`.
+            ones: `[clients, 1, examples]`: adds up the gradient of a bias.
             rate: learning rate.
         """
         due = {self._lines[-1].name: upper}
@@ -100,12 +116,12 @@ class Dense:
                 continue
             match line.op:
                 case "linear":
-                    weight, bias = self._weights[line.name]
+                    layer = self._layers[line.name]
                     if source != INPUT:  # before the weights change
-                        pass_on(source, torch.bmm(g, weight[: len(g)]))
-                    weight[: len(g)].baddbmm_(g.mT, values[source], alpha=-rate)
-                    if bias is not None:
-                        bias[: len(g)].add_(g.sum(1), alpha=-rate)
+                        pass_on(source, torch.bmm(g, layer.weight))
+                    layer.weight.baddbmm_(g.mT, values[source], alpha=-rate)
+                    if layer.bias is not None:
+                        layer.bias.baddbmm_(ones, g, alpha=-rate)
                 case "act":
                     pass_on(source, _ACTS[line.fn][1](g, values[source], values[line.name]))
                 case _:
@@ -172,51 +188,70 @@ def descend(
     x = torch.cat([data[client][0].flatten(1) for client in plan.order])
     y = torch.cat([data[client][1] for client in plan.order])
     lengths = np.array([len(data[client][1]) for client in plan.order])
-    starts = torch.from_numpy(np.cumsum(lengths) - lengths)[:, None]
+    starts = torch.from_numpy(np.cumsum(lengths) - lengths)[:, None, None]
     ordered = plan.order == tuple(range(len(data)))
     weights = flat if ordered else flat[list(plan.order)]
-    model = Dense(graph, weights)
-    totals = torch.zeros(len(data), device=flat.device)
-    counts = torch.from_numpy(plan.counts.astype(np.float32)).to(flat.device)
-    for step in range(plan.rows.shape[1]):
-        active = int((plan.counts[:, step] > 0).sum())
-        rows = (plan.rows[:active, step] + starts[:active]).flatten().to(x.device)
-        values = model.forward(x[rows].view(active, -1, x.shape[1]))
-        logits = values[graph.nodes[-1].name]
-        upper, means = _slope(task, logits, y[rows], plan.share[:active, step].to(x.device))
-        model.descend(values, upper, rate)
-        totals[:active].add_(means * counts[:active, step])
+    device, wide = x.device, plan.rows.shape[2]
+    index = (plan.rows + starts).transpose(0, 1).contiguous().to(device)
+    share = plan.share.transpose(0, 1)[..., None].contiguous().to(device)
+    real = (share > 0).to(share.dtype).mT.contiguous()  # [steps, clients, 1, batch]
+    totals = torch.zeros(len(data), 1, 1, device=device)
+    slope, last = _slope(task), graph.nodes[-1].name
+    begin = 0
+    for active, steps in groupby((plan.counts > 0).sum(0).tolist()):
+        span = slice(begin, begin + len(list(steps)))
+        begin = span.stop
+        model, total = Dense(graph, weights[:active]), totals[:active]
+        ones = torch.ones(active, 1, wide, device=device)
+        visits = (index[span, :active].flatten(1), share[span, :active], real[span, :active])
+        for rows, part, counted in zip(*visits, strict=True):
+            values = model.forward(x.index_select(0, rows).view(active, wide, -1))
+            upper, losses = slope(values[last], y.index_select(0, rows), part)
+            model.descend(values, upper, ones, rate)
+            total.baddbmm_(counted, losses)
     if not ordered:
         flat[list(plan.order)] = weights
-    losses = [0.0] * len(data)
-    for client, total in zip(plan.order, totals.tolist(), strict=True):
-        losses[client] = total
-    return losses
+    summed = [0.0] * len(data)
+    for client, total in zip(plan.order, totals.flatten().tolist(), strict=True):
+        summed[client] = total
+    return summed
 
 
-def _slope(task: Any, logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the gradient of each client's mean loss in its logits, and those means."""
+def _slope(task: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Return what gives the gradient of each client's mean loss in its logits, and the losses.
+
+    It takes logits `[clients, batch, outputs]`, targets `[clients * batch, ...]`, and each row's
+    weight in its mean, `[clients, batch, 1]`; losses are `[clients, batch, 1]`.
+    """
     if isinstance(task, Classification) and not task.weights:
-        logp = logits.flatten(0, 1).log_softmax(1)
-        index = y[:, None]
-        upper = logp.exp().scatter_add_(1, index, torch.full_like(logp[:, :1], -1.0))
-        means = -(logp.gather(1, index).view(share.shape) * share).sum(1)
-        return upper.view(logits.shape).mul_(share[..., None]), means
-    flat = logits.flatten(0, 1).requires_grad_()
-    with torch.enable_grad():
-        means = (task.losses(flat, y).view(share.shape) * share).sum(1)
-        (upper,) = torch.autograd.grad(means.sum(), flat)
-    return upper.view(logits.shape), means.detach()
+        return _cross_entropy
+
+    def general(logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        flat = logits.flatten(0, 1).requires_grad_()
+        with torch.enable_grad():
+            losses = task.losses(flat, y).view(share.shape)
+            (upper,) = torch.autograd.grad((losses * share).sum(), flat)
+        return upper.view(logits.shape), losses.detach()
+
+    return general
 
 
-def _views(graph: Graph, flat: Tensor) -> dict[str, tuple[Tensor, Tensor | None]]:
+def _cross_entropy(logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    index = y.view(share.shape)
+    logp = logits.log_softmax(2)
+    upper = logp.exp().scatter_add_(2, index, torch.full_like(share, -1.0))
+    return upper.mul_(share), logp.gather(2, index).neg_()
+
+
+def _layers(graph: Graph, flat: Tensor) -> dict[str, _Linear]:
     layout = graph.layout
     views = {
         leaf.name: flat[:, start : start + leaf.size].view(-1, *leaf.shape)
         for leaf, start in zip(layout.leaves, layout.offsets, strict=True)
     }
-    return {
-        node.name: (views[f"{node.name}.weight"], views.get(f"{node.name}.bias"))
-        for node in graph.nodes
-        if node.op == "linear"
-    }
+    layers: dict[str, _Linear] = {}
+    for node in graph.nodes:
+        if node.op == "linear":
+            weight, bias = views[f"{node.name}.weight"], views.get(f"{node.name}.bias")
+            layers[node.name] = _Linear(weight, weight.mT, None if bias is None else bias[:, None])
+    return layers

@@ -168,11 +168,17 @@ def assign(
     raw: Raw,
     labels: np.ndarray,
     seed: Seed,
+    *,
+    official: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Give every row an owner.
 
     Args:
+        partition: how.
+        raw: the rows.
         labels: class number of each row, `[rows]` int64; zeros where rows have no class.
+        seed: of the draw.
+        official: `[rows]` bool, published test rows of which every simulated client needs one.
 
     Returns:
         owners `[rows]` int64 and the clients' names.
@@ -195,7 +201,11 @@ def assign(
     first = np.unique(unit_of, return_index=True)[1]
     dealt = partition.deal(labels[first], seed.child("deal"))
     sizes = np.bincount(unit_of)
-    return _filled(dealt, sizes, partition, seed)[unit_of], _numbered(partition.clients)
+    owner = _filled(dealt, sizes, partition, seed)
+    if official is not None:
+        published = np.bincount(unit_of, weights=official) > 0
+        owner = _tested(owner, published, labels[first], partition.clients, seed)
+    return owner[unit_of], _numbered(partition.clients)
 
 
 def _natural(partition: Natural, raw: Raw) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -266,6 +276,31 @@ def _filled(
             owner[unit] = poorest
             rows[richest] -= sizes[unit]
             rows[poorest] += sizes[unit]
+    return owner
+
+
+def _tested(
+    owner: np.ndarray, published: np.ndarray, labels: np.ndarray, clients: int, seed: Seed
+) -> np.ndarray:
+    """Swap units until each client has a published test unit and two others, where that can be.
+
+    The unit comes from the client with most of its kind, and has a class that the receiver has,
+    if there is one.
+    """
+    rng = seed.child("published").numpy()
+    for kind, least in ((published, 1), (~published, 2)):
+        for poor in range(clients):
+            while np.count_nonzero(kind & (owner == poor)) < least:
+                counts = np.bincount(owner[kind], minlength=clients)
+                back = np.flatnonzero(~kind & (owner == poor))
+                rich = int(counts.argmax())
+                if counts[rich] <= least or not len(back):
+                    return owner  # too few of them: the split says so, and names the client
+                offered = np.flatnonzero(kind & (owner == rich))
+                known = offered[np.isin(labels[offered], labels[owner == poor])]
+                given = rng.choice(known if len(known) else offered)
+                owner[rng.choice(back)] = rich
+                owner[given] = poor
     return owner
 
 

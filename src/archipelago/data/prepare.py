@@ -195,7 +195,13 @@ def _owned(
     separator: str = "",
 ) -> Owned:
     owners = partition.owners if isinstance(partition, Fleet) else partition
-    owner, names = assign(owners, raw, strata, seed.child("partition"))
+    owner, names = assign(
+        owners,
+        raw,
+        strata,
+        seed.child("partition"),
+        official=raw.official if split.official else None,
+    )
     held = frozenset(split.held(len(names), seed.child("split")))
     return Owned(
         raw=raw,
