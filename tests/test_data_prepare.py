@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from archipelago.core.errors import ArchipelagoError, DataError
 from archipelago.core.seeds import Seed
@@ -25,6 +26,13 @@ def digits(tmp_path, seed=0, **split):
         seed=Seed(seed),
         directory=tmp_path,
     )
+
+
+def test_digits_are_those_of_scikit_learn():
+    raw = Digits().load()
+    x, y = load_digits(return_X_y=True)
+    assert (raw.x.reshape(-1, 64) == x).all()
+    assert (raw.y == y).all()
 
 
 def test_every_row_of_digits_has_one_owner_and_one_part(tmp_path):

@@ -15,7 +15,7 @@ __all__ = ["BLOCK", "Path", "PathName", "block", "choose"]
 
 PathName = Literal["flat", "dense", "channels-last"]
 
-BLOCK = 1 << 20
+BLOCK = 1 << 22
 """Bytes of weights that a block of clients shares: a core's second-level cache."""
 
 _SHARES = 8

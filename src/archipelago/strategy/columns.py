@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from archipelago.core.trial import Arch, Proposal
 from archipelago.space.space import Space
@@ -82,6 +81,8 @@ def told_places(state: Memory) -> Numbers:
 
 def rank_normal(scores: Numbers) -> Numbers:
     """Return the standard normal quantiles of the ranks: ties share one, failures are last."""
+    from scipy.special import ndtri  # here: every run imports this module, few rank
+
     _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
     ranks = np.cumsum(counts) - (counts - 1) / 2
     return ndtri((ranks[place] - 0.5) / len(scores))

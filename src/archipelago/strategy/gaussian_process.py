@@ -6,8 +6,6 @@ from random import Random
 from typing import Any, Literal
 
 import numpy as np
-from scipy.linalg import solve_triangular
-from scipy.special import ndtr
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
@@ -36,6 +34,8 @@ def expected_improvement(mean: Numbers, deviation: Numbers, best: float) -> Numb
     References:
         Jones, Schonlau and Welch 1998, J. Global Optimization 13, equation 15.
     """
+    from scipy.special import ndtr
+
     z = (mean - best) / deviation
     return (mean - best) * ndtr(z) + deviation * np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
 
@@ -139,7 +139,7 @@ class GaussianProcess:
         inner = factor.solve(self._kernel(factor.known(length), late), length)
         own = self._kernel(late, late) - inner.T @ inner + self.noise * np.eye(len(late[0]))
         outer = self._kernel(late, rows) - inner.T @ cross
-        more = solve_triangular(np.linalg.cholesky(own), outer, lower=True, check_finite=False)
+        more = _below(np.linalg.cholesky(own), outer)
         return np.einsum("pc,pc->c", more, more)
 
     def _kernel(self, a: Sequence[Numbers], b: Sequence[Numbers]) -> Numbers:
@@ -173,8 +173,7 @@ class _Factor:
 
     def solve(self, right: Numbers, length: int) -> Numbers:
         """Return L^-1 right."""
-        lower = self.lower[:length, :length]
-        return solve_triangular(lower, right, lower=True, check_finite=False)
+        return _below(self.lower[:length, :length], right)
 
     def cross(self, length: int) -> Numbers:
         """Return L^-1 K(told, pool), shape `[length, classes]`."""
@@ -261,3 +260,9 @@ def _kernel_row(strategy: GaussianProcess, small: Pool, space: Space, place: int
         all_ = small.views(space, choices=strategy.inputs == "choices")
         rows[place] = strategy._kernel([v[place : place + 1] for v in all_], all_)[0]
     return rows[place]
+
+
+def _below(lower: Numbers, right: Numbers) -> Numbers:
+    from scipy.linalg import solve_triangular  # here: every run imports this module
+
+    return solve_triangular(lower, right, lower=True, check_finite=False)

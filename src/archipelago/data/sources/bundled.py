@@ -1,6 +1,8 @@
 """The three small sets that come with scikit-learn: they work offline, at once."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -22,9 +24,7 @@ class Digits:
 
     def load(self) -> Raw:
         """Read all rows: images `[1797, 1, 8, 8]` uint8."""
-        from sklearn.datasets import load_digits
-
-        x, y = load_digits(return_X_y=True)
+        x, y = _digits()
         return Raw(
             name="digits",
             modality="image",
@@ -83,6 +83,23 @@ class Diabetes:
         from sklearn.datasets import load_diabetes
 
         return _table("diabetes", load_diabetes(scaled=False))
+
+
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return what `sklearn.datasets.load_digits` does, where its file lies as usual.
+
+    Importing that module takes as long as all else between `archipelago search` and its first
+    round, scipy.stats included.
+    """
+    package = find_spec("sklearn")
+    for place in (package.submodule_search_locations or ()) if package else ():
+        file = Path(place) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1], rows[:, -1]
+    from sklearn.datasets import load_digits
+
+    return load_digits(return_X_y=True)
 
 
 def _table(name: str, bunch: object) -> Raw:
