@@ -91,15 +91,17 @@ def started(file: Path, out: Path) -> int:
 def finished(file: Path, out: Path) -> tuple[str, float]:
     """Run to the end; return its identity, and its seconds from the journal's making."""
     child = started(file, out)
-    began = begun(out)
+    began = begun(out, child)
     if os.waitpid(child, 0)[1]:
         raise SystemExit(f"{out}: a run failed")
     return identity(out), time.monotonic() - began
 
 
-def begun(out: Path) -> float:
-    """Wait for the journal; return when it was there."""
+def begun(out: Path, child: int) -> float:
+    """Wait for the journal that `child` makes; return when it was there."""
     while not (out / "journal.sqlite").exists():
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            raise SystemExit(f"{out}: a run ended before it had a journal")
         time.sleep(0.005)
     return time.monotonic()
 
@@ -129,7 +131,7 @@ def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any
     """Kill a run after so many seconds and finish it; None where it had already ended."""
     before = set(Path("/dev/shm").iterdir())
     child = started(file, out)
-    begun(out)
+    begun(out, child)
     time.sleep(after)
     if os.waitpid(child, os.WNOHANG)[0]:
         return None

@@ -133,6 +133,12 @@ def test_faults_of_settings_sections_and_overrides_come_together() -> None:
             "cohort.minimum: a round cannot need more replies than it has clients, got (9, 5). "
             "Lower minimum to 5.",
         ),
+        (
+            "[partition]\nclients = 20\n[estimator]\nkind = 'race'\ncandidates = 8\n"
+            "[cohort]\nminimum = 3",
+            "cohort.minimum: a round cannot need more replies than a candidate's group gives, "
+            "got (3, 2). Lower minimum to 2, or estimator.candidates: groups get larger.",
+        ),
         ('constraints = ["params < 0"]', "constraints: a limit must be above 0, got 0.0."),
     ],
 )

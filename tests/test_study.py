@@ -203,8 +203,10 @@ def parallel(tmp_path_factory, killer):
     [
         ("mid-race", False),
         ("before a blob", True),
+        ("blob without row", True),
         ("mid-race", True),
         ("before best", True),
+        ("after best", True),
         ("in final training", True),
     ],
 )

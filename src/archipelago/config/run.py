@@ -137,6 +137,15 @@ class Run:
                 where="cohort.minimum",
                 fix=f"lower minimum to {self.cohort.count(clients)}",
             )
+        if self.estimator.kind == "race" and needed > 1 and not self.estimator.sample:
+            asked = self.cohort.count(self.estimator.smallest(clients))
+            if 0 < asked < needed:
+                raise IncompatibleParts(
+                    "a round cannot need more replies than a candidate's group gives",
+                    got=(needed, asked),
+                    where="cohort.minimum",
+                    fix=f"lower minimum to {asked}, or estimator.candidates: groups get larger",
+                )
         _check_many(self, clients)
 
     @property

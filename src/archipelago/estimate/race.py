@@ -161,6 +161,10 @@ class Race:
             )
         return self.candidates
 
+    def smallest(self, clients: int) -> int:
+        """Return how many clients the smallest group of a generation has."""
+        return self.group or clients // min(self.groups or self.candidates, self.candidates)
+
     def budget(self, generation: int) -> int:
         """Return the rounds of a generation."""
         share = min(1.0, generation / max(1, self.generations - 1))

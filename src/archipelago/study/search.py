@@ -19,6 +19,7 @@ from archipelago.config.load import dumps, loads
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
 from archipelago.core.errors import ArchipelagoError, ConfigError, JournalError, RunFailed
+from archipelago.core.memory import trim
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.key import TestKey
@@ -172,6 +173,7 @@ class Study:
         state = self._restored(journal, prepared, line)
         # Committed by now; 10,000 clients' rows and summaries would pin 150 MB of arenas.
         prepared = replace(prepared, rows=(), summaries=())
+        trim()
         yield Event(
             "started",
             {
