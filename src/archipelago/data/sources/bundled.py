@@ -99,7 +99,8 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
             return rows[:, :-1], rows[:, -1]
     from sklearn.datasets import load_digits
 
-    return load_digits(return_X_y=True)
+    x, y = load_digits(return_X_y=True)
+    return x, y
 
 
 def _table(name: str, bunch: object) -> Raw:
