@@ -209,7 +209,7 @@ def drawn(points: list[dict[str, Any]], curves: list[dict[str, Any]], path: Path
     """Draw both parts side by side into one SVG."""
     order = ["FedAvg", "FedProx", "SCAFFOLD"]
     colour = alt.Color("method:N", sort=order, title=None)
-    dash = alt.StrokeDash("method:N", sort=order, title=None)
+    dash = alt.StrokeDash("method:N", sort=order, legend=None)
     left = (
         alt.Chart(alt.Data(values=points), title="Two quadratics: distance from the optimum")
         .mark_line()

@@ -5,12 +5,14 @@ from random import Random
 
 import numpy as np
 import pytest
+from sklearn.datasets import load_wine
 
 from archipelago.client.training import FedSgd, LocalTraining, tuned
 from archipelago.config.cite import cite
 from archipelago.config.load import dumps, loads
 from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError, ConfigFaults
+from archipelago.deploy.predict import predict
 from archipelago.journal.journal import Journal
 from archipelago.space.joint import Joint, Tune, network, settings
 from archipelago.space.table_mlp import TableMlp
@@ -136,3 +138,70 @@ def test_a_setting_that_the_client_cannot_have_is_refused_at_once(choices, text)
 def test_an_empty_choice_is_refused():
     with pytest.raises(ConfigError, match="tune.choices.batch: offer at least one"):
         Tune(choices={"batch": ()})
+
+
+WINE = """
+name = "views"
+seed = 3
+[data]
+kind = "wine"
+[partition]
+kind = "iid"
+clients = 4
+[preprocess]
+scaling = "BASE"
+[tune]
+choices = { "preprocess.scaling" = ["quantile"] }
+[space]
+kind = "table-mlp"
+layers = 1
+widths = [8, 16]
+[client]
+kind = "local"
+learning_rate = 0.1
+[estimator]
+kind = "rounds"
+rounds = 3
+candidates = 2
+[budget]
+trials = 2
+[final]
+rounds = 10
+[engine]
+kind = "serial"
+"""
+
+
+def test_a_scaling_that_is_searched_equals_one_that_is_set(tmp_path):
+    """Every stage, the sealed rows and the pooled line see the same inputs either way."""
+    ends = {}
+    for base in ("standard", "quantile"):
+        study = search(loads(WINE.replace("BASE", base)), out=tmp_path / base)
+        scores = [outcome.score for outcome in study]
+        lines = dict(study.result.differences)
+        del lines["hand-made"]  # it has no settings: the run's own scaling
+        ends[base] = (scores, study.result.metrics, lines)
+    assert ends["standard"] == ends["quantile"]
+    wine = load_wine()
+    rows = [",".join(wine.feature_names), *(",".join(map(repr, map(float, r))) for r in wine.data)]
+    (tmp_path / "rows.csv").write_text("\n".join(rows))
+    found = [predict(tmp_path / base / "model.onnx", tmp_path / "rows.csv") for base in ends]
+    assert (found[0].answers == found[1].answers).all()
+    assert np.mean(found[0].answers == wine.target_names[wine.target]) > 0.8
+
+
+def test_scalings_differ_and_only_tables_have_them(tmp_path):
+    run = loads(
+        WINE.replace("BASE", "none"),
+        ['tune.choices={ "preprocess.scaling" = ["none", "standard"] }', "budget.trials=6"],
+    )
+    scores = {}
+    for outcome in search(run, out=tmp_path / "run"):
+        scores.setdefault(settings(outcome.arch)["preprocess.scaling"], []).append(outcome.score)
+    assert max(scores["standard"]) > max(scores["none"])
+    with pytest.raises(ConfigError, match="only the columns of a table are scaled"):
+        plan(loads(WINE.replace("BASE", "none"), ["data.kind=digits", "space.kind=image-chain"]))
+    with pytest.raises(ConfigFaults, match=r"preprocess\.scaling"):
+        loads(WINE.replace("BASE", "none").replace('["quantile"]', '["quantil"]'))
+    with pytest.raises(ConfigFaults, match="only options of"):
+        loads(WINE.replace("BASE", "none").replace("preprocess.scaling", "preprocess.floor"))

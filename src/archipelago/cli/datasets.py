@@ -12,9 +12,9 @@ from archipelago.config.catalog import kinds, part
 from archipelago.config.describe import describe
 from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError, did_you_mean
-from archipelago.core.seeds import Seed
-from archipelago.data.prepare import Summary, prepare
+from archipelago.data.prepare import Summary
 from archipelago.data.sources.named import NAMED
+from archipelago.study.again import prepared_for
 
 __all__ = ["listed", "run_of", "shown"]
 
@@ -74,15 +74,7 @@ def run_of(name: str) -> Run:
 def shown(run: Run) -> Iterator[str]:
     """Yield rows, shapes, classes, clients and label skew of a run's data."""
     with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
-        prepared = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=Seed(run.seed).child("data"),
-            directory=directory,
-            preprocess=run.preprocess,
-        )
+        prepared = prepared_for(run, directory)
         signature, summaries = prepared.shards.signature, prepared.summaries
     classes = tuple(getattr(signature.task, "classes", ()))
     totals = [sum(getattr(s, what) for s in summaries) for what in ("train", "validation", "test")]

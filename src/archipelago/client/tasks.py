@@ -38,6 +38,7 @@ class Fit:
         kept: what the client kept so far, float32; None where `training` keeps nothing. What it
             keeps next comes behind the frame: it is not a part of what travels.
         augment: what it does to its rows first.
+        view: under which preparation it sees them; see `Bench.rows`.
     """
 
     client: int
@@ -51,6 +52,7 @@ class Fit:
     epochs: int
     kept: np.ndarray | None = None
     augment: Augment = Augment()
+    view: str = ""
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
@@ -70,7 +72,7 @@ class Fit:
         task = context.place.task
 
         def validate() -> float:
-            inputs, targets = context.rows(self.client, "validation")
+            inputs, targets = context.rows(self.client, "validation", self.view)
             model.eval()
             with torch.no_grad():
                 return task.loss(model(inputs), targets).item()
@@ -114,6 +116,7 @@ class FitBlock:
         seed: its children by client are the visits' streams.
         progress: share of the plan's rounds already done.
         augment: as in `Fit`.
+        view: as in `Fit`.
     """
 
     clients: tuple[int, ...]
@@ -126,6 +129,7 @@ class FitBlock:
     seed: Seed
     progress: float
     augment: Augment = Augment()
+    view: str = ""
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
@@ -170,6 +174,7 @@ class FitBlock:
             progress=self.progress,
             epochs=self.epochs[place],
             augment=self.augment,
+            view=self.view,
         )
         try:
             return [join(fit(context, memory))]  # the next one uses the same model's memory
@@ -191,6 +196,7 @@ class Evaluate:
         training: how the model was trained.
         kept: of that client; None scores the server's model.
         most: score on so many rows only, evenly taken; 0 takes all.
+        view: as in `Fit`.
     """
 
     client: int
@@ -202,12 +208,13 @@ class Evaluate:
     training: Any = None
     kept: np.ndarray | None = None
     most: int = 0
+    view: str = ""
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Score in the worker."""
         own = None if self.kept is None else _Own(self.training, self.kept, always=True)
         model = context.model(unpack(memory.view(self.handle)), own)
-        x, y = context.rows(self.client, self.split)
+        x, y = context.rows(self.client, self.split, self.view)
         if 0 < self.most < len(y):
             some = torch.linspace(0, len(y) - 1, self.most).long()
             x, y = x[some], y[some]
@@ -244,7 +251,7 @@ def _rows(
     fit: Fit | FitBlock, client: int, context: Bench, seed: Seed | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what a visit learns from: its train rows, augmented by the visit's own stream."""
-    x, y = context.rows(client, "train")
+    x, y = context.rows(client, "train", fit.view)
     if not fit.augment.parts:
         return x, y
     stream = (seed or fit.seed).child("augment")

@@ -44,6 +44,7 @@ class Bench:
 
     place: Workplace
     _models: OrderedDict[str, Model] = field(default_factory=OrderedDict)
+    _views: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def model(self, frame: Frame, whole: Callable[[Tensor, Layout], Tensor] | None = None) -> Model:
         """Return the network described by a `model` frame, loaded with its weights.
@@ -68,9 +69,20 @@ class Bench:
             model.load(vector(frame, 0))
         return model
 
-    def rows(self, client: int, split: str) -> tuple[Tensor, Tensor]:
-        """Return one client's rows of `split` (`train`, `validation` or `test`) on the device."""
-        x, y = getattr(self.place.shards, split)(client)
+    def rows(self, client: int, split: str, view: str = "") -> tuple[Tensor, Tensor]:
+        """Return one client's rows of `split` (`train`, `validation` or `test`) on the device.
+
+        Args:
+            client: whose.
+            split: which of them.
+            view: under which preparation, where the run has several.
+        """
+        shards = self.place.shards
+        if view:
+            if view not in self._views:
+                self._views[view] = shards.view(view)
+            shards = self._views[view]
+        x, y = getattr(shards, split)(client)
         return x.to(self.place.device), y.to(self.place.device)
 
 

@@ -11,6 +11,7 @@ from archipelago.config.faults import sentence
 from archipelago.config.tables import from_table, to_table
 from archipelago.core.checks import between
 from archipelago.core.errors import ConfigError, ConfigFaults, IncompatibleParts, did_you_mean
+from archipelago.data.preprocess import SCALING
 from archipelago.space.constraints import Constraint, parse
 
 __all__ = ["SETTINGS", "Run"]
@@ -95,7 +96,7 @@ class Run:
         between("seed", self.seed, 0, 2**63 - 1)
         for text in self.constraints:
             parse(text)
-        faults = list(_untunable(self.client, self.augment, self.tune.choices))
+        faults = list(_untunable(self.client, self.augment, self.preprocess, self.tune.choices))
         if faults:
             raise ConfigFaults("the choices of [tune]", faults)
         refuse_clashes(self.client, self.aggregator, self.estimator)
@@ -108,11 +109,18 @@ class Run:
                 where="estimator.inherit",
                 fix="set inherit = true, and warm = 30 or more: rounds of the whole network",
             )
+        if self.topology.kind == "buffered":
+            _check_buffered(self)
         holders = getattr(self.partition, "clients", None)
         if isinstance(holders, int) and holders > 0:
             self.check_clients(holders)
-        if self.topology.kind == "buffered":
-            _check_buffered(self)
+        if self.partition.kind == "fleet" and SCALING in self.tune.choices:
+            raise IncompatibleParts(
+                "a fleet's rows are scaled in one way only",
+                got=self.tune.choices[SCALING],
+                where=f"tune.choices.{SCALING}",
+                fix="set preprocess.scaling instead",
+            )
 
     def check_clients(self, clients: int) -> None:
         """Check what depends on how many clients there are.
@@ -210,16 +218,20 @@ def _check_buffered(run: Run) -> None:
         )
 
 
-def _untunable(client: Any, augment: Any, choices: Mapping[str, Any]) -> Iterator[str]:
+def _untunable(
+    client: Any, augment: Any, preprocess: Any, choices: Mapping[str, Any]
+) -> Iterator[str]:
     """Yield what is wrong with trying each of `choices` in the part that it belongs to."""
     apart = {name: options for name, options in choices.items() if "." in name}
     for name in apart:
-        if not name.startswith("augment."):
-            what = "only options of [client], and of [augment] as augment.OPTION, are tuned"
+        if not name.startswith("augment.") and name != SCALING:
+            what = f"only options of [client], augment.OPTION and {SCALING} are tuned"
             yield sentence(what, where=f"tune.choices.{name}")
     prefix = "augment."
     steps = {k.removeprefix(prefix): v for k, v in apart.items() if k.startswith(prefix)}
     yield from _unfit("augment", augment, steps)
+    scalings = {"scaling": apart[SCALING]} if SCALING in apart else {}
+    yield from _unfit("preprocess", preprocess, scalings)
     yield from _unfit("client", client, {k: v for k, v in choices.items() if k not in apart})
 
 

@@ -157,6 +157,11 @@ class FleetShards:
     def _members(self) -> _Members:
         return _Members(self.directory)
 
+    def view(self, name: str) -> "FleetShards":
+        """Return these: a fleet's rows are prepared in one way only."""
+        del name
+        return self
+
     @property
     def signature(self) -> Signature:
         """Modality, shape of a row, and the task."""
@@ -237,6 +242,11 @@ class FleetTest:
     def test_rows(self) -> np.ndarray:
         """Test rows, int64 `[clients]`: none outside the panel."""
         return self._members.checked(self._homes.test_rows, Shards(self._directory).train_rows)
+
+    def view(self, name: str) -> "FleetTest":
+        """Return these, as `FleetShards.view` does."""
+        del name
+        return self
 
     def test(self, client: int) -> "tuple[Tensor, Tensor]":
         """Return x and y of one of the panel's test rows."""

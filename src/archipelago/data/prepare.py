@@ -1,7 +1,7 @@
 """From a source to shards: own, agree, apply, split, write. The straight line of this folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -10,12 +10,13 @@ import numpy as np
 from archipelago.core.errors import DataError
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.core.trial import Value
 from archipelago.data.answers import LocalRows
 from archipelago.data.fleet import Fleet, Population
 from archipelago.data.labels import Answers, codes_of, labels_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
-from archipelago.data.preprocess import Preprocess
+from archipelago.data.preprocess import SCALING, Preprocess
 from archipelago.data.raw import Raw
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
@@ -66,12 +67,21 @@ class Prepared:
         rows: what the statistics round cost.
         preparation: turns raw rows into inputs, then and later.
         summaries: one for each client; of a fleet, one for each home.
+        views: by scaling, further preparations of the same rows that a search may choose.
     """
 
     shards: Population
     rows: tuple[MeterRow, ...]
     preparation: Preparation
     summaries: tuple[Summary, ...]
+    views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
+
+    def tuned(self, settings: Mapping[str, Value]) -> "Prepared":
+        """Return the same under the scaling that `settings` names, where there is one."""
+        name = str(settings.get(SCALING, ""))
+        if name not in self.views:
+            return self
+        return replace(self, shards=self.shards.view(name), preparation=self.views[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,12 +124,20 @@ def prepare(
     seed: Seed,
     directory: str | Path,
     preprocess: Preprocess | None = None,
+    choices: Mapping[str, tuple[Value, ...]] | None = None,
 ) -> Prepared:
     """Give rows to clients, hold the statistics round over train rows, write the shards.
 
     Args:
+        source: where rows come from.
+        partition: who owns which.
+        split: train, validation and test.
+        task: what is learned.
+        seed: of both.
         directory: for the prepared rows; made if absent. They are their owners': the study
             removes it at the end of a run.
+        preprocess: how tables are scaled.
+        choices: what a search tunes; other scalings among it are prepared too.
 
     Raises:
         DataError: a file, silo, column or label cannot be used; it is named.
@@ -130,23 +148,34 @@ def prepare(
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
     answers = clients.ask({"ask": "schema"})
     filled, y = _targets(task, answers, owned)
-    preparation, x = _inputs(raw, clients, answers, preprocess or Preprocess())
-    shards = Shards.write(
-        directory,
-        signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
-        names=owned.names,
-        held_out=sorted(held),
-        x=x,
-        y=y,
-        spans=owned.spans,
-        affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
-    )
-    (Path(directory) / "preparation.json").write_text(preparation.to_json())
+    scaled, home = preprocess or Preprocess(), Path(directory)
+
+    def written(how: Preprocess, where: Path) -> tuple[Preparation, Shards]:
+        preparation, x = _inputs(raw, clients, answers, how)
+        shards = Shards.write(
+            where,
+            signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
+            names=owned.names,
+            held_out=sorted(held),
+            x=x,
+            y=y,
+            spans=owned.spans,
+            affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
+        )
+        (where / "preparation.json").write_text(preparation.to_json())
+        return preparation, shards
+
+    preparation, shards = written(scaled, home)
+    views = {
+        name: written(replace(scaled, scaling=name), home / name)[0]
+        for name in scaled.views(choices or {}, raw.modality)
+    }
     return Prepared(
         shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
         preparation=preparation,
         summaries=tuple(_summaries(owned, y, filled)),
+        views=views,
     )
 
 

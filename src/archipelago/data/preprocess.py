@@ -1,11 +1,19 @@
 """How tables are scaled: a part, so that a run file or a search may choose it."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from archipelago.core.checks import at_least, one_of
+from archipelago.core.errors import IncompatibleParts
+from archipelago.core.trial import Value
 
-__all__ = ["Preprocess"]
+__all__ = ["SCALING", "Preprocess"]
+
+SCALING = "preprocess.scaling"
+"""The setting by which a search chooses how numbers are scaled."""
+
+_SCALINGS = ("standard", "robust", "quantile", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,26 @@ class Preprocess:
     categories: int = 64
 
     def __post_init__(self) -> None:
-        one_of("preprocess.scaling", self.scaling, ("standard", "robust", "quantile", "none"))
+        one_of("preprocess.scaling", self.scaling, _SCALINGS)
         at_least("preprocess.floor", self.floor, 1)
         at_least("preprocess.categories", self.categories, 1)
+
+    def tuned(self, settings: Mapping[str, Value]) -> "Preprocess":
+        """Return this with the scaling that `settings` names, if it does."""
+        return replace(self, scaling=str(settings.get(SCALING, self.scaling)))
+
+    def views(self, choices: Mapping[str, tuple[Value, ...]], modality: str) -> tuple[str, ...]:
+        """Return the scalings that a search may choose beside this one.
+
+        Raises:
+            IncompatibleParts: there are some, and the rows are not a table.
+        """
+        found = [str(option) for option in choices.get(SCALING, ()) if option != self.scaling]
+        if found and modality != "table":
+            raise IncompatibleParts(
+                "only the columns of a table are scaled in several ways",
+                got=modality,
+                where=f"tune.choices.{SCALING}",
+                fix="leave it out: channels are always brought to mean 0 and deviation 1",
+            )
+        return tuple(dict.fromkeys(found))

@@ -130,6 +130,11 @@ class Shards:
         """The rows behind every client's: these."""
         return self
 
+    def view(self, name: str) -> "Shards":
+        """Return the same rows as they were prepared under `name`; these, where they were not."""
+        other = self.directory / name
+        return Shards(other) if name and other.is_dir() else self
+
     @property
     def scoring(self) -> tuple[int, ...]:
         """Clients that validate: those that train."""
@@ -230,11 +235,17 @@ class Shards:
 class TestRows:
     """Opened test rows. Only `study/` ever holds one."""
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_directory", "_rows")
     __test__ = False
 
     def __init__(self, directory: Path) -> None:
+        self._directory = directory
         self._rows = _Rows(directory, "sealed", _about(directory)["affine"])
+
+    def view(self, name: str) -> "TestRows":
+        """Return the same test rows under another preparation, as `Shards.view` does."""
+        other = self._directory / name
+        return TestRows(other) if name and other.is_dir() else self
 
     @property
     def test_rows(self) -> np.ndarray:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from archipelago.core.trial import Outcome, Proposal, Value
+from archipelago.data.preprocess import SCALING
 from archipelago.federation.buffer import Flight
 from archipelago.space.graph import Graph
 
@@ -68,6 +69,11 @@ class Branch:
     def alive(self) -> bool:
         """Whether it still trains."""
         return self.status == "alive"
+
+    @property
+    def view(self) -> str:
+        """Under which preparation its clients see their rows; empty is the run's own."""
+        return str(self.settings.get(SCALING, ""))
 
     def end(self, status: Status, reason: str | None = None) -> "Branch":
         """Return the branch as ended."""

@@ -287,6 +287,7 @@ def evaluate(
             training=_training(federation, branch),
             kept=_kept(federation, branch, client) if terms[branch.number].personal else None,
             most=most,
+            view=branch.view,
         )
         for branch, client in pairs
     ]
@@ -607,6 +608,7 @@ def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | Fi
             seed=seed,
             progress=progress,
             augment=side.augment,
+            view=branch.view,
         )
     return Fit(
         client=first.client,
@@ -620,6 +622,7 @@ def _task(federation: Federation, job: Sequence[_Visit], phase: str) -> Fit | Fi
         epochs=first.fate.epochs,
         kept=first.kept,
         augment=side.augment,
+        view=branch.view,
     )
 
 

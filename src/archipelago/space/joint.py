@@ -96,7 +96,7 @@ class Tune:
 
     Attributes:
         choices: field of the client's part -> the values it may take; with `augment.` in front,
-            an option of [augment].
+            an option of [augment]; `preprocess.scaling`, how a table's numbers are scaled.
         order: `joint` makes them choices of the one search; `after` searches them for the winning
             network, once the architecture is settled, by the same strategy and estimator.
         trials: settings tried by `after`.

@@ -1,4 +1,4 @@
-"""A run's data, read again after the run: the same rows, or a refusal."""
+"""A run's data, prepared; and read again after the run: the same rows, or a refusal."""
 
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +10,21 @@ from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["prepared_again"]
+__all__ = ["prepared_again", "prepared_for"]
+
+
+def prepared_for(run: Run, directory: str | Path) -> Prepared:
+    """Prepare the rows of a run into `directory`; see `prepare`."""
+    return prepare(
+        run.data,
+        run.partition,
+        run.split,
+        run.task,
+        seed=Seed(run.seed).child("data"),
+        directory=directory,
+        preprocess=run.preprocess,
+        choices=run.tune.choices,
+    )
 
 
 @contextmanager
@@ -26,15 +40,7 @@ def prepared_again(run: Run, fingerprint: str, directory: Path) -> Iterator[Prep
         JournalError: the data changed since.
     """
     with tempfile.TemporaryDirectory(prefix="archipelago-") as folder:
-        prepared = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=Seed(run.seed).child("data"),
-            directory=folder,
-            preprocess=run.preprocess,
-        )
+        prepared = prepared_for(run, folder)
         if fingerprint and prepared.shards.fingerprint != fingerprint:
             raise JournalError(
                 "the data have changed since this run",

@@ -21,6 +21,7 @@ from archipelago.driver.front import pareto
 from archipelago.driver.loop import Champion
 from archipelago.journal.journal import Journal
 from archipelago.space.graph import Graph
+from archipelago.space.joint import settings
 from archipelago.study.again import prepared_again
 from archipelago.study.finish import finish
 from archipelago.study.gather import ranked, searched
@@ -204,7 +205,8 @@ def _usual(shelf: _Shelf, path: Path) -> str:
     flat = np.concatenate([tensors[leaf.name].ravel() for leaf in graph.layout.leaves])
     with shelf.data() as prepared:
         about = {"trained": "best so far", "tested": False}
-        _write(shelf, prepared, graph, flat, path, about=about)
+        outcome = Outcome.from_json(described["outcome"])
+        _write(shelf, prepared, graph, flat, path, about=about, outcome=outcome)
     return "the best network so far; it is not tested yet"
 
 
@@ -238,18 +240,24 @@ def _write(
     path: Path,
     *,
     about: Mapping[str, Any],
-    outcome: Outcome | None = None,
+    outcome: Outcome,
 ) -> None:
-    shards = prepared.shards
-    number = {} if outcome is None else {"candidate": outcome.number, "validation": outcome.score}
+    seen = prepared.tuned(settings(outcome.arch))
+    shards = seen.shards
     export_onnx(
         graph,
         flat,
-        prepared.preparation,
+        seen.preparation,
         shards.signature,
         path,
         rows=shards.validation(shards.scoring[0])[0],
-        meta={"run": shelf.run.name, "fingerprint": shards.fingerprint, **number, **about},
+        meta={
+            "run": shelf.run.name,
+            "fingerprint": prepared.shards.fingerprint,
+            "candidate": outcome.number,
+            "validation": outcome.score,
+            **about,
+        },
     )
 
 

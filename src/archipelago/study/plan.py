@@ -20,10 +20,10 @@ from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
 from archipelago.data.fleet import Population
-from archipelago.data.prepare import prepare
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
+from archipelago.study.again import prepared_for
 
 __all__ = ["Plan", "plan"]
 
@@ -101,15 +101,7 @@ def plan(run: Run) -> Plan:
     """
     seed = Seed(run.seed)
     with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
-        shards = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=seed.child("data"),
-            directory=directory,
-            preprocess=run.preprocess,
-        ).shards
+        shards = prepared_for(run, directory).shards
         run.check_clients(len(shards.training))
         signature = shards.signature
         for augment in run.augments:

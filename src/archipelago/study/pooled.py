@@ -21,6 +21,10 @@ class Pooled:
 
     shards: Population
 
+    def view(self, name: str) -> "Pooled":
+        """Return the same rows under another preparation, as `Shards.view` does."""
+        return Pooled(self.shards.view(name))
+
     def train(self, client: int) -> tuple[Tensor, Tensor]:
         """Return all train rows, in ascending order of client."""
         del client

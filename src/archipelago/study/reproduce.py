@@ -83,5 +83,5 @@ def _rows(journal: Journal) -> Iterator[tuple[str, Iterable[Any]]]:
     yield "outcome", (outcome.to_json() for outcome in journal.outcomes())
     yield "curve point", sorted(map(tuple, journal.curves()), key=repr)
     yield "meter row", (replace(row, seconds=0.0) for row in journal.meter())
-    yield "weights", sorted(journal.pins().items())
+    yield "tensor", sorted(journal.pins().items())
     yield "test", sorted((state.get("tested") or {}).items())

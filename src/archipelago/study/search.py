@@ -23,7 +23,7 @@ from archipelago.core.memory import trim
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.key import TestKey
-from archipelago.data.prepare import Prepared, prepare
+from archipelago.data.prepare import Prepared
 from archipelago.data.tasks import task_to_json
 from archipelago.driver.loop import Champion, Position, explore
 from archipelago.driver.record import Recorder
@@ -34,6 +34,7 @@ from archipelago.journal.journal import Journal
 from archipelago.journal.registry import Client
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
+from archipelago.study.again import prepared_for
 from archipelago.study.gather import ranked, searched
 from archipelago.study.ship import ship
 from archipelago.study.stages import FINALISTS, Line
@@ -154,15 +155,7 @@ class Study:
         cache = self.directory / "cache"
         shutil.rmtree(cache, ignore_errors=True)
         cache.mkdir()
-        prepared = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=Seed(run.seed).child("data"),
-            directory=cache,
-            preprocess=run.preprocess,
-        )
+        prepared = prepared_for(run, cache)
         shards = prepared.shards
         run.check_clients(len(shards.training))
         for augment in run.augments:

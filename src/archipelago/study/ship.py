@@ -17,6 +17,7 @@ from archipelago.driver.loop import Champion
 from archipelago.driver.record import Recorder
 from archipelago.journal.journal import Journal
 from archipelago.report.html import render
+from archipelago.space.joint import settings
 from archipelago.study.gather import gather
 from archipelago.study.stages import Line
 from archipelago.study.verdict import Tested
@@ -54,11 +55,12 @@ def ship(
     graph = champions["final"].graph
     task = line.shards.signature.task
     path = directory / "model.onnx"
-    x = _rows(line.shards)
+    final = prepared.tuned(settings(champions["final"].outcome.arch))
+    x = _rows(final.shards)
     shipped = export_onnx(
         graph,
         flat,
-        prepared.preparation,
+        final.preparation,
         line.shards.signature,
         path,
         rows=x,
@@ -77,7 +79,7 @@ def ship(
         export_onnx(
             graph,
             weights,
-            prepared.preparation,
+            final.preparation,
             line.shards.signature,
             directory / "clients" / f"{stem}.onnx",
             rows=x,
@@ -89,7 +91,7 @@ def ship(
                 "fingerprint": line.shards.fingerprint,
             },
         )
-    found = _budgets(directory, line, prepared, champions=champions, tested=tested, rows=x)
+    found = _budgets(directory, line, prepared, champions=champions, tested=tested)
     if found:
         journal.write_text("budgets/budgets.json", json.dumps(found, indent=1))
         journal.note("budgets", found)
@@ -115,22 +117,22 @@ def _budgets(
     *,
     champions: Mapping[str, Champion],
     tested: Mapping[str, Tested],
-    rows: Tensor,
 ) -> list[dict[str, Any]]:
     """Export the network of every budget to `budgets/`; return what each costs and reaches."""
     task, out = line.shards.signature.task, []
     recorder = Recorder(line.journal)
     for name in (name for name in champions if name.startswith("final/")):
         graph = champions[name].graph
+        seen = prepared.tuned(settings(champions[name].outcome.arch))
         file = directory / "budgets" / f"{name.partition('/')[2]}.onnx"
         file.parent.mkdir(exist_ok=True)
         export_onnx(
             graph,
             recorder.get(champions[name].digest),
-            prepared.preparation,
+            seen.preparation,
             line.shards.signature,
             file,
-            rows=rows,
+            rows=_rows(seen.shards),
             meta={"run": line.run.name, "fingerprint": line.shards.fingerprint},
         )
         costs = {**graph.costs, task.metric: float(tested[name].metrics[task.metric])}
