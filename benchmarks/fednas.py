@@ -211,7 +211,8 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
         case "dynamic":
             race = Race(**common, **few, **dynamic, group=4, drop="none", checkpoint=t_max)
             return race, strategy
-        case "training-free":
+        case "training-free" | "training-free16":
+            few = {**few, "validators": 16} if name.endswith("16") else few
             return Race(**common, **few, **dynamic, group=4, screen=1), strategy
         case "random":
             # What ours gives its winner, without asking which candidate is better.
@@ -424,7 +425,7 @@ class Pool:
 
 ARMS = (
     "ours4", "ours2", "training-free", "random", "naive1", "naive", "t_max", "t_max_all",
-    "partial", "dynamic", "trainers4", "centralised",
+    "partial", "dynamic", "trainers4", "centralised", "training-free16",
 )  # fmt: skip
 """Most important first. `naive` trains each candidate `T_MAX` rounds, `naive1` one round."""
 
@@ -453,6 +454,7 @@ def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
         "candidates": 5,
         "iterations": ITERATIONS,
         "rounds": t_max,
+        "tune": world.tune,
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(time.process_time() - cpu, 1),
         **found,
@@ -479,6 +481,7 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
             if name.startswith("t_max") and seed:
                 continue
             world = world or setting(seed, data, quick=options.quick)
+            world = replace(world, tune=8 if options.quick else options.tune)
             row = arm(name, world, t_max)
             rows.append(row)
             show({k: v for k, v in row.items() if k not in ("probes", "losses")})
@@ -531,11 +534,14 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from gap(
             f"{name} against the random candidate", of(rows, name), of(rows, "random"), 0
         )
-    yield from gap("training-free scoring against naive", of(rows, "training-free"), theirs, -0.5)
+    for name in ("training-free", "training-free16"):
+        yield from gap(f"{name} scoring against naive", of(rows, name), theirs, -0.5)
     yield from gap(
         "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
     )
-    for name in ("partial", "dynamic", "ours4", "ours2", "trainers4", "training-free", "random"):
+    for name in ("partial", "dynamic", "ours4", "ours2", "trainers4", "random"):
+        yield from ablation(name, of(rows, name), theirs)
+    for name in ("training-free", "training-free16"):
         yield from ablation(name, of(rows, name), theirs)
     for row in (*of(rows, "t_max").values(), *of(rows, "t_max_all").values()):
         yield {"t_max": row["t_max"], "tau": row["tau"], "of": row["arm"], "seed": row["seed"]}
@@ -587,7 +593,8 @@ def gap(name: str, a: dict[int, Any], b: dict[int, Any], least: float) -> Iterat
     if len(points) >= 2:
         low, high = interval(points)
         yield bar(f"{name}: lower 95 % bound, points", low, least, mean=round(mean(points), 3),
-                  high=round(high, 3), seeds=seeds)  # fmt: skip
+                  high=round(high, 3), p=round(float(stats.ttest_1samp(points, 0).pvalue), 4),
+                  seeds=seeds)  # fmt: skip
 
 
 def show_ranks(probes: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -671,6 +678,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--start", type=int, default=0, help="first seed, to share the work")
     parser.add_argument("--rounds", type=int, default=T_MAX, help="T_max of the naive search")
+    parser.add_argument("--tune", type=int, default=TUNE, help="rounds of final training")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--write", type=Path)
     parser.add_argument("--summary", type=Path, help="print the bars from this file's rows")
