@@ -92,7 +92,10 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_watch, args=(life,), daemon=True).start()
     torch.set_num_threads(1)
-    replies = [Slot(path) for path in slots]
+    try:
+        replies = [Slot(path) for path in slots]
+    except OSError:  # the coordinator died while this one started
+        return
     memory = _Memory()
     entered = _enter(context)
     turn = 0

@@ -1,0 +1,66 @@
+"""What a study says while it runs."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from archipelago.driver.loop import Position
+from archipelago.estimate.arena import Step
+
+__all__ = ["Event", "shown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something worth showing while a study runs.
+
+    Attributes:
+        kind: `started`, `prepared`, `round`, `outcome`, `reference`, `tested`, `exported`,
+            `report`, `stopped` or `finished`.
+        data: the rest, ready for JSON.
+    """
+
+    kind: str
+    data: Mapping[str, Any]
+
+
+def shown(name: str, at: Position, step: Step, *, moved: float, seconds: float) -> Iterator[Event]:
+    """Yield a round, and the outcomes that it brought.
+
+    Args:
+        name: of the stage.
+        at: where the stage is after the round.
+        step: what the round gave.
+        moved: bytes of the stage so far, up and down.
+        seconds: since the study began, by the wall.
+    """
+    heat = step.heat
+    yield Event(
+        "round",
+        {
+            "phase": name,
+            "round": max(branch.round for branch in heat.branches),
+            "rounds": heat.branches[0].rounds,
+            "generation": heat.generation,
+            "branches": sum(branch.alive for branch in heat.branches),
+            "clients": len({row.client for row in step.rows if row.kind == "fit"}),
+            "bytes": moved,
+            "best": at.champion.outcome.score if at.champion else None,
+            "trials": at.trials,
+            "seconds": seconds,
+        },
+    )
+    for outcome in heat.outcomes:
+        yield Event(
+            "outcome",
+            {
+                "phase": name,
+                "number": outcome.number,
+                "status": outcome.status,
+                "score": outcome.score if outcome.score > float("-inf") else None,
+                "params": outcome.costs["params"],
+                "macs": outcome.costs["macs"],
+                "reason": outcome.reason,
+                "outcome": outcome.to_json(),
+            },
+        )
