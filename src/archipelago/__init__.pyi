@@ -10,6 +10,7 @@ from archipelago.client.pfedme import PFedMe as PFedMe
 from archipelago.client.scaffold import Scaffold as Scaffold
 from archipelago.client.training import FedSgd as FedSgd
 from archipelago.client.training import LocalTraining as LocalTraining
+from archipelago.client.workplace import Workplace as Workplace
 from archipelago.config.governance import Governance as Governance
 from archipelago.config.load import dumps as dumps
 from archipelago.config.load import load as load
@@ -33,6 +34,7 @@ from archipelago.data.partition import Dirichlet as Dirichlet
 from archipelago.data.partition import Iid as Iid
 from archipelago.data.partition import Natural as Natural
 from archipelago.data.partition import Quantity as Quantity
+from archipelago.data.prepare import prepare as prepare
 from archipelago.data.preprocess import Preprocess as Preprocess
 from archipelago.data.raw import Raw as Raw
 from archipelago.data.sources.arrays import Arrays as Arrays
@@ -55,9 +57,14 @@ from archipelago.engine.serial import Serial as Serial
 from archipelago.estimate.race import Race as Race
 from archipelago.estimate.rounds import Rounds as Rounds
 from archipelago.estimate.zero_cost import ZeroCost as ZeroCost
+from archipelago.federation.branch import Branch as Branch
 from archipelago.federation.buffer import Buffered as Buffered
 from archipelago.federation.buffer import Synchronous as Synchronous
 from archipelago.federation.cohort import Cohort as Cohort
+from archipelago.federation.federation import Federation as Federation
+from archipelago.federation.rounds import evaluate as evaluate
+from archipelago.federation.rounds import step as step
+from archipelago.nn.own import Own as Own
 from archipelago.space.cell201 import NasBench201 as NasBench201
 from archipelago.space.cell201 import NasBench201Size as NasBench201Size
 from archipelago.space.darts import Darts as Darts

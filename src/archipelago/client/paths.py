@@ -53,6 +53,7 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
         "dense": graph is not None
         and plain
         and hasattr(task, "losses")
+        and bool(graph.nodes)
         and all(node.op in OPS for node in graph.nodes),
         "channels-last": graph is not None
         and len(graph.input_shape) == 3

@@ -1,16 +1,17 @@
 """What every worker holds while it plays clients: the shards, the task, and built models."""
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
+from archipelago.nn.own import built
 from archipelago.space.graph import Graph
 from archipelago.wire.frame import Frame
 
@@ -26,12 +27,14 @@ class Workplace:
         task: loss and sufficient statistics.
         device: where models live, e.g. "cpu" or "cuda".
         models: built networks that a worker keeps; the least recently used leave first.
+        networks: factories of a user's own torch networks, by name; see `nn/own.py`.
     """
 
     shards: Any
     task: Any
     device: str = "cpu"
     models: int = 32
+    networks: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict[str, Any])
 
     def enter(self) -> "Bench":
         """Return the worker's bench."""
@@ -57,7 +60,11 @@ class Bench:
         model = self._models.pop(key, None)
         if model is None:
             described = frame.fields["graph"]
-            model = Model.of_graph(Graph.from_json(described), device=self.place.device)
+            model = (
+                built(described, self.place.networks, self.place.device)
+                if "own" in described
+                else Model.of_graph(Graph.from_json(described), device=self.place.device)
+            )
         self._models[key] = model
         while len(self._models) > self.place.models:
             self._models.popitem(last=False)

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from archipelago.config.catalog import CATALOG
+from archipelago.config.catalog import CATALOG, place_of
 from archipelago.config.faults import of_error, of_validation, sentence
 from archipelago.config.overrides import apply
 from archipelago.config.run import SETTINGS, Run
@@ -17,7 +17,7 @@ from archipelago.config.toml import write
 from archipelago.core.errors import ArchipelagoError, ConfigError, ConfigFaults, did_you_mean
 from archipelago.space.constraints import parse
 
-__all__ = ["dumps", "load", "loads", "preset", "presets"]
+__all__ = ["described", "dumps", "load", "loads", "preset", "presets"]
 
 _SHAPES: Mapping[str, TypeAdapter[Any]] = {
     "name": TypeAdapter(str),
@@ -25,6 +25,8 @@ _SHAPES: Mapping[str, TypeAdapter[Any]] = {
     "seed": TypeAdapter(int),
     "constraints": TypeAdapter(tuple[str, ...]),
 }
+_PYTHON = "python"
+"""The kind of a part that only Python knows, in the text of a run that was composed there."""
 _LARGEST = 1_000_000
 """Bytes: no run file is longer."""
 
@@ -72,6 +74,14 @@ def loads(
             where=source,
             fix="mend that line; `archipelago new` writes a file that can be read",
         ) from None
+    for name, table in tables.items():
+        if isinstance(table, Mapping) and table.get("kind") == _PYTHON and "part" in table:
+            raise ConfigError(
+                "this part was composed in Python, and no file can name it",
+                got=table["part"],
+                where=f"{source}: {name}",
+                fix="go on in Python: resume(directory, run) with the run that began it",
+            )
     tables, faults = apply(_absolute(tables, Path(folder)), overrides)
     tables = _absolute(tables, Path.cwd())
     known = {field.name for field in fields(Run)}
@@ -104,6 +114,22 @@ def dumps(run: Run) -> str:
         else to_table(getattr(run, field.name), field.name, CATALOG)
         for field in fields(Run)
     }
+    return write(tables)
+
+
+def described(run: Run) -> str:
+    """Return `dumps(run)`; parts that only Python knows are named there, and read back by nobody.
+
+    Such a run is resumed, and exported, from Python: `resume(directory, run)`.
+    """
+    tables: dict[str, Any] = {}
+    for name in (field.name for field in fields(Run)):
+        part = getattr(run, name)
+        if name in SETTINGS or place_of(part, CATALOG) is not None:
+            tables[name] = part if name in SETTINGS else to_table(part, name, CATALOG)
+        else:
+            cls = type(part)
+            tables[name] = {"kind": _PYTHON, "part": f"{cls.__module__}:{cls.__qualname__}"}
     return write(tables)
 
 

@@ -8,8 +8,19 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from archipelago.core.buffers import Part
+from archipelago.core.errors import ConfigError
 
-__all__ = ["Buffer", "Context", "Engine", "Handle", "Memory", "Result", "Task", "one_thread"]
+__all__ = [
+    "Buffer",
+    "Context",
+    "Engine",
+    "Handle",
+    "Memory",
+    "Result",
+    "Task",
+    "check_device",
+    "one_thread",
+]
 
 Buffer = Part
 
@@ -103,3 +114,26 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that torch does not know, or does not see here.
+
+    Raises:
+        ConfigError: says which there are.
+    """
+    seen = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    try:
+        device = torch.device(name)
+        fine = device.type == "cpu" or (
+            device.type == "cuda" and (device.index or 0) < len(seen) - 1
+        )
+    except RuntimeError:
+        fine = False
+    if not fine:
+        raise ConfigError(
+            "torch sees no such device here",
+            got=name,
+            where="engine.device",
+            fix=f"use one of {', '.join(seen)}",
+        )

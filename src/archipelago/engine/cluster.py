@@ -40,6 +40,7 @@ class Cluster:
         workers: how many; 0 takes one a core of the whole cluster.
         deadline: seconds that one task may take before its worker is killed.
         retries: how often a task whose worker or machine was lost is started again, elsewhere.
+        device: where clients train: `cpu`, or `cuda` where each machine's torch sees one.
 
     References:
         Moritz et al. 2018, arXiv:1712.05889 (Ray).
@@ -50,6 +51,7 @@ class Cluster:
     workers: int = 0
     deadline: float = 600.0
     retries: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         at_least("engine.workers", self.workers, 0, fix="0 takes one a core")

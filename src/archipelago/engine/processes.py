@@ -19,7 +19,7 @@ import numpy as np
 from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
-from archipelago.engine.base import Buffer, Result
+from archipelago.engine.base import Buffer, Result, check_device
 from archipelago.engine.warm import warm
 from archipelago.engine.worker import SLOTS, Shared, work
 
@@ -37,12 +37,14 @@ class Processes:
         workers: how many; 0 takes one a core.
         deadline: seconds that one task may take before its worker is killed.
         retries: how often a task whose worker died is started again.
+        device: where clients train: `cpu`, or `cuda` where torch sees one.
     """
 
     kind: Literal["processes"] = "processes"
     workers: int = 0
     deadline: float = 600.0
     retries: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         at_least("engine.workers", self.workers, 0, fix="0 takes one a core")
@@ -50,7 +52,12 @@ class Processes:
         at_least("engine.retries", self.retries, 0)
 
     def start(self) -> "_Pool":
-        """Return an engine; `open` it before use."""
+        """Return an engine; `open` it before use.
+
+        Raises:
+            ConfigError: torch sees no such device here.
+        """
+        check_device(self.device)
         cores = len(os.sched_getaffinity(0))
         if self.workers > cores:
             warnings.warn(

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from archipelago.core.buffers import join, joined
 from archipelago.core.errors import TaskFailed
-from archipelago.engine.base import Buffer, Result, one_thread
+from archipelago.engine.base import Buffer, Result, check_device, one_thread
 
 __all__ = ["Serial"]
 
@@ -28,12 +28,22 @@ class _Here:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serial:
-    """Runs every task in this process, with one torch thread."""
+    """Runs every task in this process, with one torch thread.
+
+    Attributes:
+        device: where clients train: `cpu`, or `cuda` where torch sees one.
+    """
 
     kind: Literal["serial"] = "serial"
+    device: str = "cpu"
 
     def start(self) -> "_Running":
-        """Return an engine; `open` it before use."""
+        """Return an engine; `open` it before use.
+
+        Raises:
+            ConfigError: torch sees no such device here.
+        """
+        check_device(self.device)
         return _Running()
 
 

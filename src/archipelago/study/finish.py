@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from archipelago.client.workplace import Workplace
-from archipelago.config.load import dumps
+from archipelago.config.load import described
 from archipelago.config.run import Run
 from archipelago.core.errors import RunFailed
 from archipelago.core.trial import Outcome
@@ -33,7 +33,7 @@ def finish(directory: Path, run: Run, prepared: Prepared, outcome: Outcome) -> n
         RunFailed: training diverged.
     """
     home = directory / "candidates" / str(outcome.number)
-    meta = {"run": dumps(run), "name": f"{run.name}, candidate {outcome.number}"}
+    meta = {"run": described(run), "name": f"{run.name}, candidate {outcome.number}"}
     begun = (home / "journal.sqlite").is_file()
     engine = run.engine.start()
     journal = Journal.open(home, write=True) if begun else Journal.create(home, meta=meta)
@@ -61,7 +61,8 @@ def _trained(
     def whole(at: Position) -> Mapping[str, Any]:
         return {"fingerprint": shards.fingerprint, "position": at.to_json()}
 
-    engine.open(Workplace(shards=line.rows("final"), task=shards.signature.task))
+    task = shards.signature.task
+    engine.open(Workplace(shards=line.rows("final"), task=task, device=run.engine.device))
     for at, _ in explore(line.stage("final", {"search": champion}), recorder, position, whole):
         position = at
     if position.champion is None:

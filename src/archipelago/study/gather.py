@@ -44,8 +44,12 @@ _LISTED = 100
 """Clients up to which each one's messages are shown; of more, their sum."""
 
 
-def gather(journal: Journal) -> page.Findings:
+def gather(journal: Journal, run: Run | None = None) -> page.Findings:
     """Return everything that the report shows.
+
+    Args:
+        journal: of the run.
+        run: as it was composed, where it was in Python; None reads it from the journal.
 
     Raises:
         JournalError: the run has not come as far as its data.
@@ -58,7 +62,7 @@ def gather(journal: Journal) -> page.Findings:
             where=str(journal.directory),
             fix=f"archipelago resume {journal.directory}",
         )
-    run = loads(journal.meta["run"], source="run.toml")
+    run = run or loads(journal.meta["run"], source="run.toml")
     task = task_from_json(facts["task"])
     sign = task.direction(task.metric)
     outcomes = searched(journal)

@@ -15,7 +15,7 @@ from torch import Tensor
 from archipelago.client.keeping import terms_of
 from archipelago.client.training import tuned
 from archipelago.client.workplace import Workplace
-from archipelago.config.load import dumps, loads
+from archipelago.config.load import described, loads
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
 from archipelago.core.errors import ArchipelagoError, ConfigError, RunFailed
@@ -112,7 +112,7 @@ class Study:
     def events(self) -> Iterator[Event]:
         """Run to the end, or to the first commit after `stop`."""
         engine = self.run.engine.start()
-        meta = {"run": dumps(self.run), "name": self.run.name}
+        meta = {"run": described(self.run), "name": self.run.name}
         journal = (
             Journal.open(self.directory, write=True)
             if self.resumed
@@ -120,7 +120,7 @@ class Study:
         )
         with journal:
             try:
-                journal.write_text("run.toml", dumps(self.run))
+                journal.write_text("run.toml", described(self.run))
                 yield from self._line(journal, engine)
             except ArchipelagoError:
                 # Nothing was trained: the same command shall work once the fault is mended.
@@ -161,7 +161,7 @@ class Study:
         task = shards.signature.task
         if state["tested"] is None:
             opened = shards.sealed.open(TestKey(purpose="the report"))
-            engine.open(Workplace(shards=opened, task=task))
+            engine.open(Workplace(shards=opened, task=task, device=run.engine.device))
             found = tested(journal, recorder, line, champions)
             state = {**state, "tested": {n: t.to_json() for n, t in found.items()}}
             recorder.full("tested", state, {})
@@ -214,7 +214,12 @@ class Study:
     ) -> Generator[Event, None, dict[str, Any]]:
         """Go on with a stage to its end, or to the commit after `stop`; return the next state."""
         journal, champions = line.journal, _champions(state)
-        line.engine.open(Workplace(shards=line.rows(name), task=line.shards.signature.task))
+        place = Workplace(
+            shards=line.rows(name),
+            task=line.shards.signature.task,
+            device=self.run.engine.device,
+        )
+        line.engine.open(place)
         position = Position()
         if state["stage"] == name and state["position"] is not None:
             last = journal.last(full=True)
@@ -315,11 +320,12 @@ def search(run: Run, out: str | Path | None = None, *, profile: bool = False) ->
     return Study(run, directory, profile=profile)
 
 
-def resume(directory: str | Path, *, previous: bool = False) -> Study:
+def resume(directory: str | Path, run: Run | None = None, *, previous: bool = False) -> Study:
     """Return a study that goes on from the directory's last commit.
 
     Args:
         directory: of a run that was stopped or killed.
+        run: that began it, where a part of it is known to Python only; None reads it from there.
         previous: go back to the commit before the last, for a damaged tensor file.
     """
     path = Path(directory)
@@ -327,7 +333,14 @@ def resume(directory: str | Path, *, previous: bool = False) -> Study:
         if previous and (commit := journal.previous()):
             journal.rollback(commit.number)
         text = journal.meta["run"]
-    return Study(loads(text, source=str(path / "run.toml")), path, resumed=True)
+    if run is not None and described(run) != text:
+        raise ConfigError(
+            "this is not the run that began here",
+            got=run.name,
+            where=str(path),
+            fix=f"compose it as {path / 'run.toml'} says, or start a new one",
+        )
+    return Study(run or loads(text, source=str(path / "run.toml")), path, resumed=True)
 
 
 def _champions(state: Mapping[str, Any]) -> dict[str, Champion]:

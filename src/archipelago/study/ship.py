@@ -106,7 +106,7 @@ def ship(
     }
     journal.note("shipped", facts)
     yield "exported", {**facts, "path": str(path)}
-    page = journal.write_text("report.html", render(gather(journal)))
+    page = journal.write_text("report.html", render(gather(journal, line.run)))
     yield "report", {"path": str(page)}
 
 
