@@ -45,8 +45,9 @@ class ParEgo:
     Attributes:
         objectives: `score` (raised) and names of costs or metrics of an outcome (lowered).
         startup: random proposals before the first model.
-        inputs: `views` of the space where it has any, or the `choices` themselves.
-        length: as of the Gaussian process.
+        inputs: the `choices` themselves, or `views` of the space where it has any. Views forget
+            what does not change the function, and that may still cost parameters or energy.
+        length: as of the Gaussian process; longer, since costs are nearly sums over choices.
         noise: as of the Gaussian process.
         candidates: as of the Gaussian process.
 
@@ -57,8 +58,8 @@ class ParEgo:
     kind: Literal["parego"] = "parego"
     objectives: tuple[str, ...] = ("score", "params")
     startup: int = 10
-    inputs: Literal["views", "choices"] = "views"
-    length: float = 1 / 3
+    inputs: Literal["views", "choices"] = "choices"
+    length: float = 1.0
     noise: float = 0.05
     candidates: int = 500
 
