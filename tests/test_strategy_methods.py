@@ -303,7 +303,7 @@ def test_one_objective_is_the_one_dimensional_case():
 
 def test_parego_with_one_objective_is_the_gaussian_process():
     one = replay(ParEgo(objectives=("score",)), toy(), budget=30, seed=Seed(2))
-    other = replay(GaussianProcess(), toy(), budget=30, seed=Seed(2))
+    other = replay(GaussianProcess(inputs="choices", length=1.0), toy(), budget=30, seed=Seed(2))
     assert one.scores.tolist() == other.scores.tolist()
 
 
