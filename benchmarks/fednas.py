@@ -7,8 +7,10 @@ Fashion-MNIST, averaged to 14 x 14, on 160 training clients (labels Dirichlet 0.
 steps to half its MACs. Every arm of a seed begins with the same trained network and meets the same
 budgets; the network found for the last one is then trained alike on all clients and tested on the
 10,000 published test rows. With `--data har` the clients are 17 people, 4 others validate, and 9
-more are tested on; arms `ours3`, `naive` and `random` suit so few. `--write` keeps each arm's row as soon as it is there, and skips those
-it finds: a run may be interrupted. `--summary` prints the bars from such a file.
+more are tested on; arms `ours3`, `naive` and `random` suit so few.
+
+`--write` keeps each arm's row as soon as it is there, and skips those it finds: a run may be
+interrupted. `--summary` prints the bars from such a file.
 """
 
 import argparse
