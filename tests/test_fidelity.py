@@ -22,6 +22,7 @@ from archipelago.journal.journal import Journal
 from archipelago.space.dims import Choice, Range
 from archipelago.space.space import Space
 from archipelago.strategy.asha import Asha
+from archipelago.strategy.base import Memory
 from archipelago.strategy.bohb import Bohb, Kernels
 from archipelago.strategy.evolution import RegularizedEvolution
 from archipelago.strategy.forest import RandomForest
@@ -167,6 +168,14 @@ def test_strategies_have_the_published_regrets(name):
         if not np.isnan(known):
             assert mean <= known + 3 * error
             assert name in BETTER or mean >= known - 3 * error
+
+
+@pytest.mark.parametrize(("rate", "reference"), [(0.5, 0.0045), (5.0, 0.0178)])
+def test_reinforce_may_collapse_where_it_may_repeat_itself(rate, reference, table, monkeypatch):
+    # As in the reference, ten times the step costs four times the regret.
+    monkeypatch.setattr(Memory, "seen", lambda *_: False)
+    ours = regrets(Reinforce(rate=rate, scaled=False, entropy=0.0), table, 60, 100)
+    assert abs(fmean(ours) - reference) <= 3 * stdev(ours) * (1 / 100 + 1 / 400) ** 0.5
 
 
 def test_every_method_beats_random_search_after_sixty_evaluations():
