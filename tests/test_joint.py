@@ -193,7 +193,12 @@ def test_a_scaling_that_is_searched_equals_one_that_is_set(tmp_path):
 def test_scalings_differ_and_only_tables_have_them(tmp_path):
     run = loads(
         WINE.replace("BASE", "none"),
-        ['tune.choices={ "preprocess.scaling" = ["none", "standard"] }', "budget.trials=6"],
+        [
+            'tune.choices={ "preprocess.scaling" = ["none", "standard"] }',
+            "budget.trials=6",
+            "final.rounds=1",
+            "final.references=false",
+        ],
     )
     scores = {}
     for outcome in search(run, out=tmp_path / "run"):

@@ -14,6 +14,9 @@ from archipelago.strategy.base import Memory, Strategy
 
 __all__ = ["Trace", "replay"]
 
+BLOCK = 500
+"""Proposals whose distances to all earlier ones are computed at once."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
@@ -120,5 +123,14 @@ def _incumbents(state: Memory, table: Table) -> tuple[Numbers, Numbers]:
 
 def _explored(state: Memory) -> Numbers:
     places = np.array(state.log.places[: state.asks])
-    nearest = [(places[:n] != places[n]).mean(axis=1).min() for n in range(1, len(places))]
-    return np.array([1.0, *nearest][: len(places)])
+    nearest = np.ones(len(places))
+    for first in range(1, len(places), BLOCK):
+        block = places[first : first + BLOCK]
+        last = first + len(block)
+        differ = np.zeros((len(block), last), np.int32)
+        for ours, theirs in zip(block.T, places[:last].T, strict=True):
+            differ += ours[:, None] != theirs
+        before = np.tri(len(block), last, first - 1, dtype=bool)
+        differ = np.where(before, differ, places.shape[1])
+        nearest[first : first + BLOCK] = differ.min(axis=1) / places.shape[1]
+    return nearest

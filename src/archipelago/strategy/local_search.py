@@ -1,6 +1,6 @@
 """Hill climbing with restarts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -71,8 +71,7 @@ class LocalSearch:
         while stand is not None:
             if self.step == "best" and self._unknown(state, stand, allowed):
                 return stand
-            known = [self._known(state, key) for _, key in _near(state.space, stand.arch)]
-            better = [o for o in known if o is not None and o.score > stand.score]
+            better = list(self._better(state, stand))
             if not better:
                 return stand
             stand = max(better, key=lambda outcome: (outcome.score, -outcome.number))
@@ -90,26 +89,30 @@ class LocalSearch:
         done = [o for o in first if o is not None and o.status != "failed"]
         return max(done, key=lambda outcome: (outcome.score, -outcome.number), default=None)
 
-    def _known(self, state: Memory, key: str) -> Outcome | None:
-        number = state.log.first.get(key, state.asks)
-        outcome = state.heard(number) if number < state.asks else None
-        return None if outcome is None or outcome.status == "failed" else outcome
+    def _better(self, state: Memory, stand: Outcome) -> Iterator[Outcome]:
+        first, asks = state.log.first, state.asks
+        for _, key in _near(state, stand):
+            number = first.get(key, asks)
+            if number < asks:
+                outcome = state.heard(number)
+                if outcome and outcome.status != "failed" and outcome.score > stand.score:
+                    yield outcome
 
     def _unknown(self, state: Memory, stand: Outcome, allowed: Allowed | None) -> list[Arch]:
         first, asks = state.log.first, state.asks
         return [
             arch
-            for arch, key in _near(state.space, stand.arch)
+            for arch, key in _near(state, stand)
             if first.get(key, asks) >= asks and (allowed is None or allowed(arch))
         ]
 
 
-def _near(space: Space, arch: Arch) -> list[tuple[Arch, str]]:
-    """Return the neighbours of `arch` with their keys; remembered with the space."""
+def _near(state: Memory, stand: Outcome) -> list[tuple[Arch, str]]:
+    """Return the neighbours of where the climb stands with their keys; kept with the space."""
+    space, places = state.space, state.log.places[stand.number]
     known = space.notes.setdefault("neighbours", {})
-    places = space.places(arch)
     if places not in known:
         if len(known) >= MOST_KNOWN:
             known.clear()
-        known[places] = [(near, space.canonical(near)) for near in space.neighbours(arch)]
+        known[places] = [(near, space.canonical(near)) for near in space.neighbours(stand.arch)]
     return known[places]
