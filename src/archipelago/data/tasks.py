@@ -6,7 +6,7 @@ metric over many clients is the metric over all their rows, whoever holds them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -81,7 +81,11 @@ class Classification(_Scored):
             only when asked for here, since their histograms take 16 kB a class).
         balance: weigh classes in the training loss by the inverse of their frequency.
         classes: names in the order of the outputs; empty until the statistics round agrees them.
-        weights: class weights in the loss; set by the statistics round when `balance` is true.
+        weights: class weights in the loss, positive, in the order of `classes`; set by the
+            statistics round when `balance` is true.
+
+    Raises:
+        ConfigError: the metric does not fit, or a weight is not positive.
     """
 
     kind: Literal["classification"] = "classification"
@@ -102,6 +106,13 @@ class Classification(_Scored):
 
     def __post_init__(self) -> None:
         _fits(self.metric, self.METRICS, "classification")
+        if not all(isfinite(weight) and weight > 0 for weight in self.weights):
+            raise ConfigError(
+                "class weights must be positive numbers",
+                got=self.weights,
+                where="task.weights",
+                fix="leave a weight at 1 to change nothing; a larger one counts its class more",
+            )
 
     @property
     def outputs(self) -> int:
@@ -119,7 +130,18 @@ class Classification(_Scored):
         return 3 + self.outputs**2 + self._curves * 2 * BINS
 
     def filled(self, classes: Sequence[str], counts: Sequence[int]) -> "Classification":
-        """Return the task with agreed classes and, if `balance`, weights n / (k n_c)."""
+        """Return the task with agreed classes and, if `balance`, weights n / (k n_c).
+
+        Raises:
+            ConfigError: there is not one weight for each class.
+        """
+        if self.weights and len(self.weights) != len(classes):
+            raise ConfigError(
+                "there must be one weight for each class",
+                got=f"{len(self.weights)} weights, {len(classes)} classes",
+                where="task.weights",
+                fix=f"give {len(classes)}, in this order: {', '.join(classes[:20])}",
+            )
         total = sum(counts)
         weights = tuple(total / (len(counts) * max(c, 1)) for c in counts) if self.balance else ()
         return replace(self, classes=tuple(classes), weights=self.weights or weights)
