@@ -44,6 +44,7 @@ def test_each_planted_fault_is_found_where_it_is():
     assert found >= {
         ("b", "gaps", "missing"),
         ("b", "flat", "constant"),
+        ("b", "unit", "drift"),
         ("all silos", "after", "leak"),
     }
     assert not any(column in ("noise", "signal") for _, column, _ in found)
@@ -54,6 +55,16 @@ def test_another_unit_at_one_of_many_silos_is_drift():
     silo = np.array(list("abcdefgh"))[np.arange(400) % 8]
     x["unit"] = np.where(silo == "c", 1000.0, 1.0) + x["noise"]
     assert ("c", "unit", "drift") in whats(judged(x, y, silo))
+
+
+def test_a_few_silos_are_compared_by_the_deviation_within_them():
+    x, y, _ = table()
+    for names in ("ab", "abc"):
+        silo = np.array(list(names))[np.arange(400) % len(names)]
+        x["dose"] = x["noise"] + 1.5 * (silo == "b")
+        drifted = {(s, c) for s, c, what in whats(judged(x, y, silo)) if what == "drift"}
+        # Of two silos either may be the odd one; of three the majority tells.
+        assert drifted == {(s, "dose") for s in (names if len(names) == 2 else "b")}
 
 
 def test_doubled_rows_and_contradictions_are_counted():

@@ -8,6 +8,7 @@ person decides.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from archipelago.core.meter import MeterRow
@@ -155,15 +156,23 @@ def _of_columns(schemas: _Answers) -> list[Finding]:
 
 
 def _drift(moments: _Answers, columns: Sequence[str]) -> list[Finding]:
+    """Compare each silo's mean with the middle silo's, in deviations within silos."""
+    advice = "another unit, device or population? the mean is this many deviations off"
     out: list[Finding] = []
     for column in columns:
-        _, mean, deviation = merged([said[column] for _, said in moments])
-        for silo, said in moments:
-            count, here, _ = said[column]
-            if count and deviation and abs(here - mean) > _DRIFT * deviation:
-                amount = (here - mean) / deviation
-                advice = "another unit, device or population? the mean is this many deviations off"
-                out.append(_finding(silo, column, "drift", amount, advice))
+        held = [(silo, said[column]) for silo, said in moments if said[column][0]]
+        if len(held) < 2:
+            continue
+        # The pooled deviation holds the shift itself: with two silos nothing would exceed it.
+        parts = [part for _, part in held]
+        within = (sum(squares for *_, squares in parts) / sum(n for n, *_ in parts)) ** 0.5
+        deviation = within or merged(parts)[2]
+        means = [mean for _, mean, _ in parts]
+        for silo, (_, here, _) in held:
+            rest = means if len(held) > 2 else [mean for mean in means if mean != here]
+            away = here - median(rest or means)
+            if abs(away) > _DRIFT * deviation:
+                out.append(_finding(silo, column, "drift", away / deviation, advice))
     return out
 
 
