@@ -67,6 +67,25 @@ def test_a_few_silos_are_compared_by_the_deviation_within_them():
         assert drifted == {(s, "dose") for s in (names if len(names) == 2 else "b")}
 
 
+def test_a_column_that_separates_the_labels_is_a_leak():
+    x, y, silo = table()
+    x["score"] = np.where(y == 1, 10.0, 2.0) + np.random.default_rng(1).uniform(size=400)
+    assert whats(judged(x, y, silo)) == {("all silos", "score", "leak")}
+    x["late"] = np.where((silo == "b") & (y == 1), 99.0, 0.0) + x["noise"]
+    found = whats(judged(x, y, silo))
+    assert ("b", "late", "leak") in found
+    assert ("a", "late", "leak") not in found
+    # Three classes in a row, each in its own interval.
+    y3 = np.digitize(x["noise"], [-0.5, 0.5])
+    assert ("all silos", "noise", "leak") in whats(judged({"noise": x["noise"]}, y3, silo))
+
+
+def test_few_rows_that_a_column_happens_to_part_are_no_leak():
+    x, y, _ = table()
+    silo = np.array([f"s{i}" for i in range(50)])[np.arange(400) % 50]
+    assert not {w for w in whats(judged(x, y, silo)) if w[2] == "leak"}
+
+
 def test_doubled_rows_and_contradictions_are_counted():
     x, y, silo = table()
     x = {name: np.round(column) for name, column in x.items()}
