@@ -152,6 +152,7 @@ def test_a_silo_that_differs_is_named(
     ("y", "expected"),
     [
         ([1.5] * 40, "the target is constant"),
+        ([f"{n},5" for n in range(40)], "the label's numbers are written with a decimal comma"),
         (["a"] * 40, "the label has one class only"),
         ([str(n) + "x" for n in range(40)], "nearly every row has its own label"),
     ],
