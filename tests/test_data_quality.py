@@ -102,6 +102,13 @@ def test_a_class_at_one_silo_only_is_named():
     assert "only this silo has '2'" in findings[0].advice
 
 
+def test_a_silo_with_one_label_is_named():
+    x, y, silo = table()
+    findings = judged(x, np.where(silo == "a", 1, y), silo).findings
+    assert ("a", "one label") in [(f.silo, f.what) for f in findings]
+    assert "all its rows have '1'" in next(f.advice for f in findings if f.what == "one label")
+
+
 def test_pictures_are_inspected_for_their_labels():
     inspection = inspect(Digits(), Iid(clients=4), Split(), Classification(), seed=Seed(0))
     assert inspection.findings == ()

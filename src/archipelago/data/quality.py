@@ -42,7 +42,8 @@ class Finding:
     Attributes:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
-        what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `lone class`.
+        what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `one label`,
+            `lone class`.
         amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
             of rows whose label it gives, or its correlation with a numeric target.
         advice: what to look at.
@@ -254,7 +255,18 @@ def _lone_classes(schemas: _Answers) -> list[Finding]:
     for silo, said in schemas:
         for label in said.get("labels", {}):
             holders.setdefault(label, []).append(silo)
-    return [
+    advice = "all its rows have {!r}: no score that compares labels is defined there"
+    constant = [
+        _finding(silo, "", "one label", 1.0, advice.format(*said["labels"]))
+        for silo, said in schemas
+        if len(said.get("labels", ())) == 1
+    ]
+    constant += [
+        _finding(silo, "", "one label", 1.0, "its target never varies")
+        for silo, said in schemas
+        if said.get("target", [0])[0] > 1 and said["target"][2] == 0
+    ]
+    return constant + [
         _finding(
             silos[0], "", "lone class", 1.0, f"only this silo has {label!r}: others cannot check it"
         )
