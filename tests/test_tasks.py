@@ -126,6 +126,10 @@ def test_direction_and_score_make_higher_better():
         (lambda: Regression(metric="auroc"), "task.metric: this metric does not fit regression"),
         (lambda: Classification(weights=(-1.0, 2.0)), "class weights must be positive numbers"),
         (
+            lambda: Classification(metric="top5").filled(tuple("abcde"), (1,) * 5),
+            "task.metric: this metric does not fit: every answer is among the first five",
+        ),
+        (
             lambda: Classification(weights=(1.0,)).filled(("a", "b"), (3, 4)),
             "fix: give 2, in this order: a, b",
         ),

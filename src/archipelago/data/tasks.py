@@ -27,6 +27,11 @@ LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
 class Task(Protocol):
     """What every task offers besides its fields (`kind`, `metric`, `outputs`, `length`)."""
 
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        ...
+
     def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
         """Mean over rows, a scalar with a gradient."""
         ...
@@ -120,6 +125,17 @@ class Classification(_Scored):
         return len(self.classes)
 
     @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores."""
+        return ("auroc", "average_precision") if self._curves else ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        binned = f", {_histograms(self._curves)}" if self._curves else ""
+        return f"counts by true and answered class, summed log loss{binned}"
+
+    @property
     def _curves(self) -> int:
         wanted = self.metric in ("auroc", "average_precision")
         return 1 if self.outputs == 2 else self.outputs * wanted
@@ -133,8 +149,15 @@ class Classification(_Scored):
         """Return the task with agreed classes and, if `balance`, weights n / (k n_c).
 
         Raises:
-            ConfigError: there is not one weight for each class.
+            ConfigError: there is not one weight for each class, or the metric is sure to be 1.
         """
+        if self.metric == "top5" and len(classes) <= 5:
+            raise ConfigError(
+                "this metric does not fit: every answer is among the first five of so few classes",
+                got=f"top5 of {len(classes)} classes",
+                where="task.metric",
+                fix="choose accuracy, balanced_accuracy, macro_f1, auroc or log_loss",
+            )
         if self.weights and len(self.weights) != len(classes):
             raise ConfigError(
                 "there must be one weight for each class",
@@ -226,6 +249,17 @@ class MultiLabel(_Scored):
         return 2 + self.outputs * (3 + 2 * BINS * self._curves)
 
     @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores."""
+        return ("auroc", "average_precision") if self._curves else ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        binned = f", {_histograms(self.outputs)}" if self._curves else ""
+        return f"counts of right, extra and missed labels, summed log loss{binned}"
+
+    @property
     def _curves(self) -> bool:
         return self.metric in ("auroc", "average_precision")
 
@@ -308,6 +342,16 @@ class Regression(_Scored):
         """Size of the statistics vector: n, squared and absolute error, target moments."""
         return 5
 
+    @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores: none."""
+        return ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        return "counts of rows, sums of errors and of their squares, moments of the target"
+
     def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
         """Mean squared error in standard units. `logits` `[rows, 1]`, `y` `[rows]`."""
         return self.losses(logits, y).mean()
@@ -349,6 +393,10 @@ def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Reg
     one_of("task.kind", data["kind"], kinds)
     fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     return kinds[data["kind"]](**fields)
+
+
+def _histograms(how_many: int) -> str:
+    return f"{how_many} histogram{'s' * (how_many > 1)} of scores ({BINS} bins by label)"
 
 
 def _log_softmax(z: np.ndarray) -> np.ndarray:
