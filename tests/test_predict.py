@@ -89,6 +89,16 @@ def test_without_torch_the_answers_are_the_same(clinic):
     assert len(set(said["prediction"])) == 2
 
 
+def test_answers_never_overwrite_what_they_are_made_from(clinic):
+    folder, model, _ = clinic
+    for path in (folder / "rows.csv", model):
+        before = path.read_bytes()
+        done = bare("predict", model, folder / "rows.csv", "--out", path)
+        assert done.returncode == 2
+        assert "--out: the answers would overwrite the" in done.stderr
+        assert path.read_bytes() == before
+
+
 def test_ten_thousand_rows_of_adult(tmp_path):
     need("adult_vertical")
     source = Named(name="adult_vertical", rows=10_000)
