@@ -50,8 +50,8 @@ def abilities(findings: Findings) -> Iterator[str]:
     if findings.inputs:
         yield table(
             "The columns of the silos' tables.",
-            ("column", "read as", "use"),
-            [(i.name, i.kind, i.dropped or "used") for i in findings.inputs],
+            ("column", "read as", "unit", "use"),
+            [(i.name, i.kind, i.unit or "–", i.dropped or "used") for i in findings.inputs],
         )
     does_not = [
         "It knows nothing of rows that differ from these silos': no score here was measured "

@@ -184,11 +184,12 @@ class Silo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A column: what it is read as, and why it is not used (empty where it is)."""
+    """A column: what it is read as, why it is not used (empty where it is), its stated unit."""
 
     name: str
     kind: str
     dropped: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

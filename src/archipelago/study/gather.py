@@ -119,7 +119,9 @@ def gather(journal: Journal) -> page.Findings:
             for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
         ),
         inputs=tuple(
-            page.Input(name=name, kind=kind, dropped=dropped)
+            page.Input(
+                name=name, kind=kind, dropped=dropped, unit=run.preprocess.units.get(name, "")
+            )
             for name, kind, dropped in facts["columns"]
         ),
         safeguards=tuple(_safeguards(run)),
