@@ -9,21 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_cli_run import status
 from test_study import TEXT
 
 from archipelago.config.load import dumps, loads
 from archipelago.core.errors import ConfigError, DataError, JournalError
 from archipelago.core.trial import Outcome
+from archipelago.data.tasks import Classification
 from archipelago.deploy.session import Session
 from archipelago.driver.front import pareto
 from archipelago.journal.journal import Journal
+from archipelago.report.html import render
 from archipelago.study.compare import compare
 from archipelago.study.export import export, export_front
 from archipelago.study.extend import extend
-from archipelago.study.gather import searched
+from archipelago.study.gather import _clients, gather, searched
 from archipelago.study.reproduce import differences, reproduce
 from archipelago.study.search import search
+from archipelago.study.verdict import Tested as Scored
 
 Capture = pytest.CaptureFixture[str]
 
@@ -268,6 +272,23 @@ def test_export_front_needs_a_candidate(tmp_path: Path) -> None:
         export_front(tmp_path / "run", tmp_path / "front")
 
 
+def test_a_site_without_a_score_is_listed_with_the_reason(whole: Path) -> None:
+    task = Classification(metric="auroc", classes=("a", "b"))
+    logits = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    vectors = {c: task.statistics(logits, torch.tensor([0, c])) for c in (0, 1)}
+    ours = Scored(vectors, task.metrics(vectors[0] + vectors[1]))
+    sites = tuple(_clients(task, ours, None, {0: "north", 1: "south"}))
+    assert [site.reason for site in sites] == ["its test rows have one label only", ""]
+    with Journal.open(whole, write=False) as journal:
+        found = replace(gather(journal), client_test=sites, metric_note="binned <b>")
+    page = render(found).split("<script>")[0]
+    assert "<td>undefined: its test rows have one label only</td>" in page
+    assert "At 1 site it is undefined" in page
+    assert "The worst is south" in page
+    assert "binned &lt;b&gt;" in page
+    assert "1 histogram of scores (1024 bins by label)" in task.leaves
+
+
 def test_the_report_is_a_document_for_a_committee(whole: Path) -> None:
     page = (whole / "report.html").read_text().split("<script>")[0]
     for piece in (
@@ -282,6 +303,9 @@ def test_the_report_is_a_document_for_a_committee(whole: Path) -> None:
         "What left the silos",
         "statistics round: counts and sums of train rows",
         "<td>legal basis</td><td>not stated</td>",
+        "test: counts by true and answered class, summed log loss<",
+        "Rows stayed with their silos: what left them is the table above, and nothing else.",
+        "not a repetition of the search. The weakest client,",
         "The silos are simulated",
         "Test rows were opened once, after every choice had been made.",
         "@media print",

@@ -11,6 +11,8 @@ import pytest
 
 from archipelago.cli.app import main
 from archipelago.cli.board import Board, amount, clock, line
+from archipelago.cli.show import run_lines
+from archipelago.journal.runs import RunLine
 
 
 def run(*arguments: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
@@ -157,6 +159,11 @@ def test_one_line_says_a_round() -> None:
         "search round 2/8 | generation 1 | branches 3 | clients 12 | 1.23 MB | best 0.9100 | 1m15s"
     )
     assert line("unheard-of", {}) is None
+    done = {"phase": "search", "number": 0, "status": "done", "score": -910.63, "direction": -1}
+    assert line("outcome", done) == "#0 done: 910.6"
+    assert "best 910.6" in (line("round", {**ROUND, "best": -910.63, "direction": -1}) or "")
+    run = RunLine(directory=Path("r"), name="r", status="stopped", best=-910.63, metric="rmse")
+    assert "910.6 rmse" in "\n".join(run_lines([run]))
 
 
 def test_the_board_keeps_up() -> None:

@@ -86,6 +86,8 @@ def test_check_tries_data_and_constraints(
     assert "no fault found; 4 clients" in capsys.readouterr().out
     assert status("check", file, "--set", 'constraints=["params < 1"]') == 2
     assert "no architecture of the space meets the constraints" in capsys.readouterr().err
+    assert status("check", file, "--set", "task.weights=[1.0]") == 2
+    assert "task.weights: there must be one weight for each class" in capsys.readouterr().err
     assert status("check", file, "--set", "data.kind=named", "--set", "data.name=cifar10") == 2
     assert "licence" in capsys.readouterr().err
 

@@ -91,6 +91,24 @@ def test_semicolons_and_column_order_do_not_matter(tmp_path):
             ["decimal comma", "column 'cost'", "3.14"],
         ),
         (
+            {"a": "cost,y\n" + "".join(f'"0,{411 + i}",{i % 2}\n' for i in range(30))},
+            ["decimal comma", "column 'cost'"],
+        ),
+        (
+            {
+                "a": "cost,y\n" + "".join(f"{i}.5,{i % 2}\n" for i in range(30)),
+                "b": "cost,y\n" + "".join(f'"{i},5",{i % 2}\n' for i in range(30)),
+            },
+            ["decimal comma", "silo 'b', column 'cost'"],
+        ),
+        (
+            {
+                "a": "cost,y\n" + "".join(f"1.{100 + i},{i % 2}\n" for i in range(30)),
+                "b": "cost,y\n" + "".join(f'"1,{100 + i}",{i % 2}\n' for i in range(30)),
+            },
+            ["commas may be decimal commas", "silo 'b', column 'cost'", "decimal points at a"],
+        ),
+        (
             {"a": "cost,y\n" + "".join(f"{i if i % 5 else 'dear'},{i % 2}\n" for i in range(30))},
             ["numbers are mixed with text", "column 'cost'", "4 of 21"],
         ),

@@ -44,6 +44,7 @@ def test_each_planted_fault_is_found_where_it_is():
     assert found >= {
         ("b", "gaps", "missing"),
         ("b", "flat", "constant"),
+        ("b", "unit", "drift"),
         ("all silos", "after", "leak"),
     }
     assert not any(column in ("noise", "signal") for _, column, _ in found)
@@ -54,6 +55,35 @@ def test_another_unit_at_one_of_many_silos_is_drift():
     silo = np.array(list("abcdefgh"))[np.arange(400) % 8]
     x["unit"] = np.where(silo == "c", 1000.0, 1.0) + x["noise"]
     assert ("c", "unit", "drift") in whats(judged(x, y, silo))
+
+
+def test_a_few_silos_are_compared_by_the_deviation_within_them():
+    x, y, _ = table()
+    for names in ("ab", "abc"):
+        silo = np.array(list(names))[np.arange(400) % len(names)]
+        x["dose"] = x["noise"] + 1.5 * (silo == "b")
+        drifted = {(s, c) for s, c, what in whats(judged(x, y, silo)) if what == "drift"}
+        # Of two silos either may be the odd one; of three the majority tells.
+        assert drifted == {(s, "dose") for s in (names if len(names) == 2 else "b")}
+
+
+def test_a_column_that_separates_the_labels_is_a_leak():
+    x, y, silo = table()
+    x["score"] = np.where(y == 1, 10.0, 2.0) + np.random.default_rng(1).uniform(size=400)
+    assert whats(judged(x, y, silo)) == {("all silos", "score", "leak")}
+    x["late"] = np.where((silo == "b") & (y == 1), 99.0, 0.0) + x["noise"]
+    found = whats(judged(x, y, silo))
+    assert ("b", "late", "leak") in found
+    assert ("a", "late", "leak") not in found
+    # Three classes in a row, each in its own interval.
+    y3 = np.digitize(x["noise"], [-0.5, 0.5])
+    assert ("all silos", "noise", "leak") in whats(judged({"noise": x["noise"]}, y3, silo))
+
+
+def test_few_rows_that_a_column_happens_to_part_are_no_leak():
+    x, y, _ = table()
+    silo = np.array([f"s{i}" for i in range(50)])[np.arange(400) % 50]
+    assert not {w for w in whats(judged(x, y, silo)) if w[2] == "leak"}
 
 
 def test_doubled_rows_and_contradictions_are_counted():
@@ -70,6 +100,13 @@ def test_a_class_at_one_silo_only_is_named():
     findings = judged(x, y, silo).findings
     assert [(f.silo, f.what) for f in findings] == [("a", "lone class")]
     assert "only this silo has '2'" in findings[0].advice
+
+
+def test_a_silo_with_one_label_is_named():
+    x, y, silo = table()
+    findings = judged(x, np.where(silo == "a", 1, y), silo).findings
+    assert ("a", "one label") in [(f.silo, f.what) for f in findings]
+    assert "all its rows have '1'" in next(f.advice for f in findings if f.what == "one label")
 
 
 def test_pictures_are_inspected_for_their_labels():

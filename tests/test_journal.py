@@ -291,14 +291,21 @@ def test_runs_are_listed_even_where_one_is_broken(tmp_path):
     for name, kind in (("a", "round"), ("b", FINISHED)):
         with Journal.create(tmp_path / name, meta={"name": name.upper()}) as journal:
             journal.commit(
-                kind, {}, meter=[row(0)], outcomes=[Outcome(number=0, arch={}, score=0.5)]
+                "round",
+                {},
+                meter=[row(0)],
+                outcomes=[Outcome(number=0, arch={}, score=0.5)],
+                events=[("facts", {"task": {"metric": "rmse"}})],
             )
+            journal.commit("stage", {}, events=[("ended", {"phase": "search"})])
+            # A reference line is nobody's trial.
+            journal.commit(kind, {}, outcomes=[Outcome(number=0, arch={}, score=0.9)])
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "journal.sqlite").write_bytes(b"nonsense" * 200)
     with Journal.open(tmp_path / "a", write=True):
         a, b, c = runs(tmp_path)
     assert (a.name, a.status, a.best, a.trials, a.bytes) == ("A", "running", 0.5, 1, 17)
-    assert b.status == "finished"
+    assert (b.status, b.best, b.trials, b.metric) == ("finished", 0.5, 1, "rmse")
     assert (c.status, "damaged" in c.reason) == ("unreadable", True)
     assert runs(tmp_path / "a")[0].status == "stopped"
 

@@ -18,6 +18,7 @@ from archipelago.data.sources.arrays import Arrays
 from archipelago.data.sources.bundled import Diabetes, Digits, Wine
 from archipelago.data.sources.files import Files
 from archipelago.data.sources.locate import locate
+from archipelago.deploy.session import Session
 from archipelago.study.draft import draft
 
 FAST = [
@@ -48,9 +49,14 @@ def test_three_messy_tables_go_the_whole_way_without_editing(
     assert "is not used: nearly every row has its own text" in out
     assert "missing" in out
     assert status("check", "mine.toml") == 0
-    assert status("search", "mine.toml", "--out", "run", *FAST) == 0
+    column = {"clinic": "Age", "shop": "area m2", "plant": "rpm"}[style]
+    unit = ("--set", f'preprocess.units={{"{column}"="u<1>", "{messy.LABEL[style]}"="EUR"}}')
+    assert status("search", "mine.toml", "--out", "run", *FAST, *unit) == 0
     assert status("export", "run", "--onnx", "model.onnx") == 0
-    capsys.readouterr()
+    assert Session.open("model.onnx").manifest.units == {column: "u<1>", "": "EUR"}
+    assert "<td>u&lt;1&gt;</td>" in (tmp_path / "run" / "report.html").read_text()
+    assert status("check", "mine.toml", "--set", "preprocess.units={cost='EUR'}") == 2
+    assert "a unit for a column that the data lack" in capsys.readouterr().err
     assert status("predict", "model.onnx", "rows.csv") == 0
     rows = list(csv.reader(capsys.readouterr().out.splitlines()))
     assert len(rows) == 41
@@ -152,6 +158,7 @@ def test_a_silo_that_differs_is_named(
     ("y", "expected"),
     [
         ([1.5] * 40, "the target is constant"),
+        ([f"{n},5" for n in range(40)], "the label's numbers are written with a decimal comma"),
         (["a"] * 40, "the label has one class only"),
         ([str(n) + "x" for n in range(40)], "nearly every row has its own label"),
     ],

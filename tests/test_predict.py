@@ -89,6 +89,16 @@ def test_without_torch_the_answers_are_the_same(clinic):
     assert len(set(said["prediction"])) == 2
 
 
+def test_answers_never_overwrite_what_they_are_made_from(clinic):
+    folder, model, _ = clinic
+    for path in (folder / "rows.csv", model):
+        before = path.read_bytes()
+        done = bare("predict", model, folder / "rows.csv", "--out", path)
+        assert done.returncode == 2
+        assert "--out: the answers would overwrite the" in done.stderr
+        assert path.read_bytes() == before
+
+
 def test_ten_thousand_rows_of_adult(tmp_path):
     need("adult_vertical")
     source = Named(name="adult_vertical", rows=10_000)
@@ -152,6 +162,7 @@ def test_a_newer_or_foreign_model_is_refused(clinic, tmp_path):
         ("newer", json.dumps({**facts, "format": 99}), "this model was written by a newer version"),
         ("foreign", json.dumps({"format": 1}), "what travels with this model cannot be read"),
         ("bare", "", "it says nothing of its rows"),
+        ("shorn", json.dumps(_shorn(facts)), "described in this model do not fit its network"),
     ):
         path = tmp_path / f"{name}.onnx"
         del proto.metadata_props[:]
@@ -165,6 +176,13 @@ def test_a_newer_or_foreign_model_is_refused(clinic, tmp_path):
         "pip install --upgrade archipelago-nas"
         in bare("predict", tmp_path / "newer.onnx", folder / "rows.csv").stderr
     )
+
+
+def _shorn(facts):
+    """Lose the last column that is used."""
+    used = [c for c in facts["preparation"]["columns"] if not c["dropped"]]
+    kept = [c for c in facts["preparation"]["columns"] if c is not used[-1]]
+    return {**facts, "preparation": {**facts["preparation"], "columns": kept}}
 
 
 def test_other_verbs_say_what_they_need(clinic):

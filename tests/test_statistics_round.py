@@ -144,6 +144,7 @@ def test_moments_merge_to_the_pooled_ones_even_far_from_zero():
     [
         ("1,234.5", "number", 1234.5),
         ("1 234", "number", 1234),
+        ("10,412", "number", 10412),
         ("-2e3", "number", -2000),
         ("Yes", "boolean", 1),
         ("f", "boolean", 0),
@@ -156,6 +157,11 @@ def test_moments_merge_to_the_pooled_ones_even_far_from_zero():
 def test_fields_read_as_values(text, kind, value):
     got = numbers(np.array([text]), kind, column="c", order="dmy")[0]
     assert got == pytest.approx(value, nan_ok=True)
+
+
+def test_a_decimal_comma_is_no_thousand_separator():
+    with pytest.raises(DataError, match=r"got: '0,412'\s+fix: write 3.14, not 3,14"):
+        numbers(np.array(["0,412"]), "number", column="c")
 
 
 def test_dates_that_end_in_the_year_follow_their_order():

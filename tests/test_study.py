@@ -92,6 +92,9 @@ def test_a_run_ends_with_a_tested_network_and_a_page(whole):
     assert not (directory / "cache").exists()
     page = (directory / "report.html").read_text()
     assert len(page) < 2_000_000
+    assert "One reference line put all rows in one place" in page
+    assert "and nothing else" not in page
+    assert "reference line, hand-made network: model updates" in page
     assert "http://" not in page.split("<script>")[0]
     best = json.loads((directory / "best" / "arch.json").read_text())
     assert best["graph"]["format"] == 1

@@ -124,10 +124,19 @@ def test_direction_and_score_make_higher_better():
         (lambda: Classification(metric="acuracy"), "did you mean 'accuracy'?"),
         (lambda: Classification(metric="rmse"), "this metric does not fit classification"),
         (lambda: Regression(metric="auroc"), "task.metric: this metric does not fit regression"),
+        (lambda: Classification(weights=(-1.0, 2.0)), "class weights must be positive numbers"),
+        (
+            lambda: Classification(metric="top5").filled(tuple("abcde"), (1,) * 5),
+            "task.metric: this metric does not fit: every answer is among the first five",
+        ),
+        (
+            lambda: Classification(weights=(1.0,)).filled(("a", "b"), (3, 4)),
+            "fix: give 2, in this order: a, b",
+        ),
         (lambda: task_from_json({"kind": "regresion"}), "did you mean 'regression'?"),
     ],
 )
-def test_a_metric_that_does_not_fit_is_refused(make, text):
+def test_a_task_that_does_not_fit_is_refused(make, text):
     with pytest.raises(ConfigError) as caught:
         make()
     assert text in str(caught.value)

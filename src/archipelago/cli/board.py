@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Board", "amount", "clock", "line"]
+__all__ = ["Board", "amount", "clock", "line", "metric"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -16,6 +16,7 @@ class Board:
         now: seconds since the start, by the caller's clock.
         done: outcomes so far; `failed` and `dropped` are among them.
         best: highest score so far, higher is better.
+        direction: -1 where the metric is lower-is-better: it is shown with its own sign.
         bytes: down and up, all phases.
         lines: latest remarks, newest last.
     """
@@ -31,6 +32,7 @@ class Board:
     bytes: int = 0
     best: float | None = None
     best_number: int | None = None
+    direction: int = 1
     done: int = 0
     dropped: int = 0
     failed: int = 0
@@ -41,6 +43,7 @@ class Board:
     def update(self, kind: str, data: Mapping[str, Any], now: float) -> None:
         """Take in one event."""
         self.now = now
+        self.direction = int(data.get("direction") or self.direction)
         match kind:
             case "started":
                 self.directory = str(data.get("directory", ""))
@@ -118,8 +121,22 @@ def clock(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
-def _score(value: object) -> str:
-    return f"{value:.4f}" if isinstance(value, (int, float)) and math.isfinite(value) else "-"
+def metric(value: object) -> str:
+    """Return a metric's value, in four decimals where it is below a hundred.
+
+    Example:
+        >>> metric(0.91), metric(910.5512), metric(None)
+        ('0.9100', '910.6', '-')
+    """
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "-"
+    return f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _own(data: Mapping[str, Any], name: str) -> str:
+    """Return a score of an event with the metric's own sign."""
+    score = data.get(name)
+    return metric(score if score is None else score * data.get("direction", 1))
 
 
 def _started(data: Mapping[str, Any]) -> str:
@@ -138,7 +155,7 @@ def _round(data: Mapping[str, Any]) -> str:
         pieces += [f"generation {data['generation']}", f"branches {data['branches']}"]
     pieces += [f"clients {data['clients']}", amount(data["bytes"], "B")]
     if data.get("best") is not None:
-        pieces.append(f"best {_score(data['best'])}")
+        pieces.append(f"best {_own(data, 'best')}")
     return " | ".join([*pieces, clock(data["seconds"])])
 
 
@@ -152,18 +169,18 @@ def _outcome(data: Mapping[str, Any]) -> str | None:
         for name, unit in (("params", "parameters"), ("macs", "MACs"))
         if data.get(name) is not None
     ]
-    return f"#{data['number']} {data['status']}: {', '.join([_score(data.get('score')), *costs])}"
+    return f"#{data['number']} {data['status']}: {', '.join([_own(data, 'score'), *costs])}"
 
 
 def _tested(data: Mapping[str, Any]) -> str:
-    bounds = f"95 % interval {_score(data['low'])} to {_score(data['high'])}"
-    return f"tested once: {data['metric']} {_score(data['score'])} ({bounds})"
+    bounds = f"95 % interval {metric(data['low'])} to {metric(data['high'])}"
+    return f"tested once: {data['metric']} {metric(data['score'])} ({bounds})"
 
 
 def _reference(data: Mapping[str, Any]) -> str:
     bounds = f"95 % interval {data['low']:+.4f} to {data['high']:+.4f}"
     gap = f"the shipped network differs by {data['difference']:+.4f} ({bounds})"
-    return f"{data['name']}: {_score(data['score'])}; {gap}"
+    return f"{data['name']}: {metric(data['score'])}; {gap}"
 
 
 def _exported(data: Mapping[str, Any]) -> str:

@@ -9,8 +9,17 @@ __all__ = ["predicted"]
 
 def predicted(model: Path, rows: Path, out: Path | None) -> None:
     """Apply a shipped network to a file of rows; print the answers, or write them to `out`."""
+    from archipelago.core.errors import ConfigError
     from archipelago.deploy.predict import predict
 
+    for what, path in (("rows", rows), ("model", model)):
+        if out is not None and out.resolve() == path.resolve():
+            raise ConfigError(
+                f"the answers would overwrite the {what}",
+                got=str(out),
+                where="--out",
+                fix="name another file, e.g. --out answers.csv",
+            )
     answers = predict(model, rows)
     if answers.unused:
         print(f"not used: {', '.join(answers.unused)}", file=sys.stderr)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from archipelago.cli.board import amount, clock
+from archipelago.cli.board import amount, clock, metric
 from archipelago.config.describe import PartInfo
 from archipelago.config.load import preset, presets
 from archipelago.journal.runs import RunLine
@@ -76,7 +76,7 @@ def run_lines(lines: Sequence[RunLine]) -> Iterator[str]:
     rows = [
         (
             run.status,
-            "-" if run.best is None else f"{run.best:.4f}",
+            _best(run),
             str(run.trials),
             amount(run.bytes, "B"),
             clock(run.client_seconds),
@@ -85,6 +85,16 @@ def run_lines(lines: Sequence[RunLine]) -> Iterator[str]:
         for run in lines
     ]
     yield from columns([heading, *rows])
+
+
+def _best(run: RunLine) -> str:
+    """Return the best validation value in the metric's own sign, and the metric's name."""
+    from archipelago.data.tasks import LOWER_IS_BETTER
+
+    if run.best is None:
+        return "-"
+    sign = -1 if run.metric in LOWER_IS_BETTER else 1
+    return f"{metric(sign * run.best)} {run.metric}".rstrip()
 
 
 def inspection_lines(seen: "Inspection") -> Iterator[str]:

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archipelago.cli.board import Board, amount, clock, line
+from archipelago.cli.board import Board, amount, clock, line, metric
 
 __all__ = ["INTERRUPTED", "follow", "panel"]
 
@@ -85,7 +85,7 @@ def _facts(board: Board) -> Iterator[tuple[str, str]]:
         yield "round", f"{board.round} of {board.rounds}{generation}"
     if board.best is not None:
         number = f" (#{board.best_number})" if board.best_number is not None else ""
-        yield "best so far", f"{board.best:.4f}{number}"
+        yield "best so far", f"{metric(board.direction * board.best)}{number}"
     if board.trials:
         lost = f", {board.dropped} dropped, {board.failed} failed"
         yield "candidates", f"{board.done} of {board.trials}{lost}"

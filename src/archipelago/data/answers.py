@@ -13,10 +13,12 @@ import numpy as np
 
 from archipelago.data.columns import evidence, numbers, texts
 
-__all__ = ["HISTOGRAM", "LocalRows", "answer", "moments"]
+__all__ = ["FEW", "HISTOGRAM", "LocalRows", "answer", "moments"]
 
 HISTOGRAM = 512
 """Bins of a column's histogram; see `bins`."""
+FEW = 20
+"""Rows below which a column gives the label by chance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,8 +162,9 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     Returns:
         `duplicates` (rows equal to an earlier one), `conflicts` (rows equal to one of another
         label), `base` (share of the commonest label) and for each column how well it alone gives
-        the label: in `purity` (share of rows that have the commonest label of their value), or
-        for a numeric target in `correlation` (absolute, of the numeric `columns` asked for).
+        the label: in `purity` (share of rows that have the commonest label of their value), for
+        numeric `columns` in `apart` (share of rows that thresholds put on their label's side), or
+        for a numeric target in `correlation` (absolute).
     """
     x = _table(rows)
     codes = [_codes(column) for column in x.values()]
@@ -176,6 +179,7 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
         "conflicts": int(len(whole) - common) if pairs > groups else 0,
         "base": float(np.bincount(kinds).max() / len(kinds)),
         "purity": {},
+        "apart": {},
         "correlation": {},
     }
     if rows.target is not None:
@@ -189,6 +193,11 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
             if shared.sum() >= len(code) / 2:
                 hit = _commonest(code[shared], kinds[shared]) / shared.sum()
                 out["purity"][name] = float(hit)
+        for name, spec in request["columns"].items():
+            values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
+            there = ~np.isnan(values)
+            if there.sum() >= max(FEW, len(values) / 2):
+                out["apart"][name] = _apart(values[there], kinds[there])
     return out
 
 
@@ -206,6 +215,29 @@ def _commonest(value: np.ndarray, kinds: np.ndarray) -> int:
     best = np.zeros(int(value.max()) + 1, np.int64)
     np.maximum.at(best, table // width, counts)
     return int(best.sum())
+
+
+def _apart(values: np.ndarray, kinds: np.ndarray) -> float:
+    """Return the share of rows on their label's side of the best thresholds between labels.
+
+    Labels are put in the order of their medians. Few rows of a label, or very many labels, say
+    nothing: 0.
+    """
+    present, codes, counts = np.unique(kinds, return_inverse=True, return_counts=True)
+    if not 2 <= len(present) <= FEW or len(values) - counts.max() < FEW / 4:
+        return 0.0
+    middle = [np.median(values[codes == code]) for code in range(len(present))]
+    place = np.argsort(np.argsort(middle, kind="stable"))[codes]
+    order = np.argsort(values, kind="stable")
+    ranked, sides = values[order], place[order]
+    last = np.append(ranked[1:] != ranked[:-1], True)
+    cuts: list[float] = []
+    for left in range(len(present) - 1):
+        above = sides > left
+        wrong = np.cumsum(above) + (~above).sum() - np.cumsum(~above)
+        cuts.append(float(ranked[last][np.argmin(wrong[last])]))
+    said = np.searchsorted(np.sort(cuts), values, side="left")
+    return float((said == place).mean())
 
 
 def _correlation(values: np.ndarray, target: np.ndarray) -> float:

@@ -23,8 +23,10 @@ MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "nat", "#n/a"}
 _TRUE = frozenset({"yes", "true", "y", "t", "1", "1.0"})
 _FALSE = frozenset({"no", "false", "n", "f", "0", "0.0"})
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
-_GROUPED = re.compile(r"[+-]?\d{1,3}([, '\u00a0\u202f]\d{3})+(\.\d+)?")
+_GROUPED = re.compile(r"[+-]?[1-9]\d{0,2}([, '\u00a0\u202f]\d{3})+(\.\d+)?")
 _COMMA = re.compile(r"[+-]?\d+(\.\d{3})*,\d+")
+_EITHER = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_POINT = re.compile(r"[+-]?\d*\.\d+")
 _CLOCK = r"(?:[ t](\d{1,2}):(\d{2})(?::(\d{2})(?:\.\d+)?)?z?)?"
 _YEAR_FIRST = re.compile(r"(\d{4})[-/.](\d{1,2})[-/.](\d{1,2})" + _CLOCK)
 _YEAR_LAST = re.compile(r"(\d{1,2})[-/.](\d{1,2})[-/.](\d{4})" + _CLOCK)
@@ -49,7 +51,8 @@ def evidence(values: np.ndarray) -> dict[str, int]:
     Returns:
         `present`, and of these how many read as `number`, `whole` number, `boolean`, `dmy` and
         `mdy` (dates, either order), `year_last` (dates whose order matters), `comma` (decimal
-        comma); `distinct` counts different values.
+        comma), `either` (1,234: thousands or a decimal comma), `point` (decimal point, no comma);
+        `distinct` counts different values.
     """
     if values.dtype.kind != "U":
         kept = values[~is_missing(values)]
@@ -63,11 +66,13 @@ def evidence(values: np.ndarray) -> dict[str, int]:
             "mdy": 0,
             "year_last": 0,
             "comma": 0,
+            "either": 0,
+            "point": 0,
             "distinct": len(np.unique(kept)),
         }
     distinct, counts = np.unique(values, return_counts=True)
     out = dict.fromkeys(("present", "number", "whole", "boolean", "dmy", "mdy"), 0)
-    out |= {"year_last": 0, "comma": 0}
+    out |= {"year_last": 0, "comma": 0, "either": 0, "point": 0}
     seen: set[str] = set()
     for raw, count in zip(distinct.tolist(), counts.tolist(), strict=True):
         text = _tidy(raw)
@@ -83,6 +88,8 @@ def evidence(values: np.ndarray) -> dict[str, int]:
         out["mdy"] += count * (_date(text, "mdy") is not None)
         out["year_last"] += count * (_YEAR_LAST.fullmatch(text) is not None)
         out["comma"] += count * (_COMMA.fullmatch(text) is not None)
+        out["either"] += count * (_EITHER.fullmatch(text) is not None)
+        out["point"] += count * (_POINT.fullmatch(text) is not None)
     return {**out, "distinct": len(seen)}
 
 
@@ -114,7 +121,9 @@ def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> 
                 f"a value does not read as a {kind}",
                 got=text,
                 where=f"column {column!r}",
-                fix="write it as the other silos do, or leave the field empty if it is unknown",
+                fix="write 3.14, not 3,14"
+                if kind == "number" and _COMMA.fullmatch(text)
+                else "write it as the other silos do, or leave the field empty if it is unknown",
             )
         return value
 

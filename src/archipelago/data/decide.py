@@ -67,6 +67,13 @@ def _task(
         raise DataError(
             "the label is empty at every silo", where="label", fix="name another column"
         )
+    for silo, seen in said:
+        if seen["comma"] > max(seen["number"], seen["present"] / 2):
+            raise DataError(
+                "the label's numbers are written with a decimal comma",
+                where=f"silo {silo!r}, label",
+                fix="write 3.14, not 3,14",
+            )
     most = max(seen["distinct"] for _, seen in said)
     numeric = [silo for silo, seen in said if seen["number"] == seen["present"]]
     rest = [silo for silo, seen in said if seen["number"] < seen["present"]]

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from archipelago.core.errors import DataError
+from archipelago.core.errors import ConfigError, DataError, did_you_mean
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
@@ -141,7 +141,8 @@ def prepare(
 
     Raises:
         DataError: a file, silo, column or label cannot be used; it is named.
-        ConfigError: the partition or the split asks for what the data cannot give.
+        ConfigError: the partition or the split asks for what the data cannot give, or a unit
+            belongs to no column.
     """
     owned = own(source.load(), partition, split, task, seed)
     raw, held = owned.raw, owned.held
@@ -152,6 +153,7 @@ def prepare(
 
     def written(how: Preprocess, where: Path) -> tuple[Preparation, Shards]:
         preparation, x = _inputs(raw, clients, answers, how)
+        _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
             signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
@@ -177,6 +179,18 @@ def prepare(
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
     )
+
+
+def _check_units(preprocess: Preprocess, preparation: Preparation, label: str) -> None:
+    known = {label, *(column.name for column in preparation.columns)}
+    for name in preprocess.units:
+        if name not in known:
+            raise ConfigError(
+                "a unit for a column that the data lack",
+                got=name,
+                where="preprocess.units",
+                fix=did_you_mean(name, known - {""}) if known - {""} else "leave it out",
+            )
 
 
 def own(

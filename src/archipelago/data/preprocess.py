@@ -1,7 +1,7 @@
 """How tables are scaled: a part, so that a run file or a search may choose it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from archipelago.core.checks import at_least, one_of
@@ -27,12 +27,15 @@ class Preprocess:
         floor: a category seen fewer times than this at a client is not named by that client; seen
             fewer times in all, it joins `(other)`.
         categories: keep at most so many categories a column, the most frequent.
+        units: of columns, by name, and of a numeric target by its column's; they travel with the
+            model and change no result.
     """
 
     kind: Literal["preprocess"] = "preprocess"
     scaling: str = "standard"
     floor: int = 5
     categories: int = 64
+    units: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         one_of("preprocess.scaling", self.scaling, _SCALINGS)

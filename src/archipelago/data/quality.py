@@ -8,10 +8,12 @@ person decides.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.data.answers import FEW
 from archipelago.data.labels import targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
@@ -24,6 +26,8 @@ from archipelago.data.tasks import Classification, MultiLabel, Regression
 __all__ = ["Finding", "Inspection", "inspect"]
 
 _MISSING, _DRIFT, _LEAK, _DOUBLE, _CONFLICT = 0.3, 1.0, 0.995, 0.05, 0.02
+_ONE_SIDED = 0.98
+"""Share of the commonest label from which on any column seems to give it."""
 _APART = 0.5
 """Total variation distance of a silo's categories from everybody's."""
 _FEW = 10
@@ -38,7 +42,8 @@ class Finding:
     Attributes:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
-        what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `lone class`.
+        what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `one label`,
+            `lone class`.
         amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
             of rows whose label it gives, or its correlation with a numeric target.
         advice: what to look at.
@@ -155,15 +160,23 @@ def _of_columns(schemas: _Answers) -> list[Finding]:
 
 
 def _drift(moments: _Answers, columns: Sequence[str]) -> list[Finding]:
+    """Compare each silo's mean with the middle silo's, in deviations within silos."""
+    advice = "another unit, device or population? the mean is this many deviations off"
     out: list[Finding] = []
     for column in columns:
-        _, mean, deviation = merged([said[column] for _, said in moments])
-        for silo, said in moments:
-            count, here, _ = said[column]
-            if count and deviation and abs(here - mean) > _DRIFT * deviation:
-                amount = (here - mean) / deviation
-                advice = "another unit, device or population? the mean is this many deviations off"
-                out.append(_finding(silo, column, "drift", amount, advice))
+        held = [(silo, said[column]) for silo, said in moments if said[column][0]]
+        if len(held) < 2:
+            continue
+        # The pooled deviation holds the shift itself: with two silos nothing would exceed it.
+        parts = [part for _, part in held]
+        within = (sum(squares for *_, squares in parts) / sum(n for n, *_ in parts)) ** 0.5
+        deviation = within or merged(parts)[2]
+        means = [mean for _, mean, _ in parts]
+        for silo, (_, here, _) in held:
+            rest = means if len(held) > 2 else [mean for mean in means if mean != here]
+            away = here - median(rest or means)
+            if abs(away) > _DRIFT * deviation:
+                out.append(_finding(silo, column, "drift", away / deviation, advice))
     return out
 
 
@@ -207,22 +220,32 @@ def _of_rows(quality: _Answers, schemas: _Answers) -> list[Finding]:
         if (share := said["conflicts"] / rows) > _CONFLICT:
             advice = "equal rows have different labels: label noise, or too few columns"
             out.append(_finding(silo, "", "label noise", share, advice))
+    return [*out, *_leaks(quality, schemas)]
+
+
+def _leaks(quality: _Answers, schemas: _Answers) -> Iterator[Finding]:
+    """Yield columns that alone give the label, at every silo or at some."""
+    rows = {silo: said["rows"] for silo, said in schemas}
     for column in schemas[0][1]["columns"]:
-        told = [
-            (said["purity"][column], said["base"])
-            for _, said in quality
-            if column in said["purity"]
-        ]
-        if told and min(p for p, _ in told) > _LEAK and min(b for _, b in told) < 0.98:
-            amount = min(p for p, _ in told)
-            advice = "it alone gives the label: was it written down after the outcome?"
-            out.append(_finding("all silos", column, "leak", amount, advice))
-    for column in quality[0][1]["correlation"]:
-        amount = min(said["correlation"][column] for _, said in quality)
-        if amount > _LEAK:
-            advice = "it follows the target like a copy: was it computed from the outcome?"
-            out.append(_finding("all silos", column, "leak", amount, advice))
-    return out
+        told: dict[str, float] = {}
+        copied = {s: seen["correlation"].get(column, 0.0) for s, seen in quality}
+        for silo, said in quality:
+            given = [said[how][column] for how in ("purity", "apart") if column in said[how]]
+            if given and said["base"] < _ONE_SIDED:
+                told[silo] = max(given)
+        for amounts, advice in (
+            (told, "it alone gives the label: was it written down after the outcome?"),
+            (copied, "it follows the target like a copy: was it computed from the outcome?"),
+        ):
+            high = {silo: amount for silo, amount in amounts.items() if amount > _LEAK}
+            if high and len(high) == len(amounts) and 2 * len(high) > len(quality):
+                yield _finding("all silos", column, "leak", min(high.values()), advice)
+                continue
+            rest = {silo: 1 - said["base"] for silo, said in quality}
+            for silo, amount in high.items():
+                # Of few rows, or few beside the commonest label, a column gives it by chance.
+                if rows[silo] >= FEW and (amounts is copied or rest[silo] * rows[silo] >= FEW / 4):
+                    yield _finding(silo, column, "leak", amount, advice)
 
 
 def _lone_classes(schemas: _Answers) -> list[Finding]:
@@ -232,7 +255,18 @@ def _lone_classes(schemas: _Answers) -> list[Finding]:
     for silo, said in schemas:
         for label in said.get("labels", {}):
             holders.setdefault(label, []).append(silo)
-    return [
+    advice = "all its rows have {!r}: no score that compares labels is defined there"
+    constant = [
+        _finding(silo, "", "one label", 1.0, advice.format(*said["labels"]))
+        for silo, said in schemas
+        if len(said.get("labels", ())) == 1
+    ]
+    constant += [
+        _finding(silo, "", "one label", 1.0, "its target never varies")
+        for silo, said in schemas
+        if said.get("target", [0])[0] > 1 and said["target"][2] == 0
+    ]
+    return constant + [
         _finding(
             silos[0], "", "lone class", 1.0, f"only this silo has {label!r}: others cannot check it"
         )

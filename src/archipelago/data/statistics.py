@@ -184,6 +184,7 @@ def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> di
         return [seen[what] / seen["present"] for _, seen in full]
 
     if min(share("number")) == 1:
+        _refuse_unclear_commas(where, full)
         return {**spec, "kind": "number"}
     if min(share("boolean")) == 1:
         return {**spec, "kind": "boolean"}
@@ -209,7 +210,27 @@ def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> di
     return spec
 
 
+def _refuse_unclear_commas(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -> None:
+    """Refuse 1,234 in every row of one silo where another one writes 1.234."""
+    points = [silo for silo, seen in full if seen["point"] > _MOSTLY * seen["present"]]
+    for silo, seen in full:
+        if points and seen["either"] == seen["present"]:
+            raise DataError(
+                "commas may be decimal commas here: every value has one, before three digits",
+                got=f"decimal points at {', '.join(points[:5])}",
+                where=f"silo {silo!r}, {where}",
+                fix="write 1.234 if it is a fraction, 1234 if it is thousands",
+            )
+
+
 def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -> None:
+    for silo, seen in full:
+        if seen["comma"] > _MOSTLY * seen["present"]:
+            raise DataError(
+                "numbers are written with a decimal comma",
+                where=f"silo {silo!r}, {where}",
+                fix="write 3.14, not 3,14",
+            )
     for what in ("number", "dmy"):
         plural = "numbers" if what == "number" else "dates"
         read = [silo for silo, seen in full if seen[what] == seen["present"]]
@@ -223,12 +244,6 @@ def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -
                 fix=f"write it as {usual[0]!r} does, drop it, or list it under categorical",
             )
     for silo, seen in full:
-        if seen["comma"] > _MOSTLY * seen["present"]:
-            raise DataError(
-                "numbers are written with a decimal comma",
-                where=f"silo {silo!r}, {where}",
-                fix="write 3.14, not 3,14",
-            )
         if _MOSTLY * seen["present"] < seen["number"] < seen["present"]:
             raise DataError(
                 "numbers are mixed with text",

@@ -6,7 +6,7 @@ metric over many clients is the metric over all their rows, whoever holds them.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from math import isnan
+from math import isfinite, isnan
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -26,6 +26,11 @@ LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
 @runtime_checkable
 class Task(Protocol):
     """What every task offers besides its fields (`kind`, `metric`, `outputs`, `length`)."""
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        ...
 
     def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
         """Mean over rows, a scalar with a gradient."""
@@ -81,7 +86,11 @@ class Classification(_Scored):
             only when asked for here, since their histograms take 16 kB a class).
         balance: weigh classes in the training loss by the inverse of their frequency.
         classes: names in the order of the outputs; empty until the statistics round agrees them.
-        weights: class weights in the loss; set by the statistics round when `balance` is true.
+        weights: class weights in the loss, positive, in the order of `classes`; set by the
+            statistics round when `balance` is true.
+
+    Raises:
+        ConfigError: the metric does not fit, or a weight is not positive.
     """
 
     kind: Literal["classification"] = "classification"
@@ -102,11 +111,29 @@ class Classification(_Scored):
 
     def __post_init__(self) -> None:
         _fits(self.metric, self.METRICS, "classification")
+        if not all(isfinite(weight) and weight > 0 for weight in self.weights):
+            raise ConfigError(
+                "class weights must be positive numbers",
+                got=self.weights,
+                where="task.weights",
+                fix="leave a weight at 1 to change nothing; a larger one counts its class more",
+            )
 
     @property
     def outputs(self) -> int:
         """Logits a row: one for each class."""
         return len(self.classes)
+
+    @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores."""
+        return ("auroc", "average_precision") if self._curves else ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        binned = f", {_histograms(self._curves)}" if self._curves else ""
+        return f"counts by true and answered class, summed log loss{binned}"
 
     @property
     def _curves(self) -> int:
@@ -119,7 +146,25 @@ class Classification(_Scored):
         return 3 + self.outputs**2 + self._curves * 2 * BINS
 
     def filled(self, classes: Sequence[str], counts: Sequence[int]) -> "Classification":
-        """Return the task with agreed classes and, if `balance`, weights n / (k n_c)."""
+        """Return the task with agreed classes and, if `balance`, weights n / (k n_c).
+
+        Raises:
+            ConfigError: there is not one weight for each class, or the metric is sure to be 1.
+        """
+        if self.metric == "top5" and len(classes) <= 5:
+            raise ConfigError(
+                "this metric does not fit: every answer is among the first five of so few classes",
+                got=f"top5 of {len(classes)} classes",
+                where="task.metric",
+                fix="choose accuracy, balanced_accuracy, macro_f1, auroc or log_loss",
+            )
+        if self.weights and len(self.weights) != len(classes):
+            raise ConfigError(
+                "there must be one weight for each class",
+                got=f"{len(self.weights)} weights, {len(classes)} classes",
+                where="task.weights",
+                fix=f"give {len(classes)}, in this order: {', '.join(classes[:20])}",
+            )
         total = sum(counts)
         weights = tuple(total / (len(counts) * max(c, 1)) for c in counts) if self.balance else ()
         return replace(self, classes=tuple(classes), weights=self.weights or weights)
@@ -204,6 +249,17 @@ class MultiLabel(_Scored):
         return 2 + self.outputs * (3 + 2 * BINS * self._curves)
 
     @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores."""
+        return ("auroc", "average_precision") if self._curves else ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        binned = f", {_histograms(self.outputs)}" if self._curves else ""
+        return f"counts of right, extra and missed labels, summed log loss{binned}"
+
+    @property
     def _curves(self) -> bool:
         return self.metric in ("auroc", "average_precision")
 
@@ -286,6 +342,16 @@ class Regression(_Scored):
         """Size of the statistics vector: n, squared and absolute error, target moments."""
         return 5
 
+    @property
+    def binned(self) -> tuple[str, ...]:
+        """Metrics that are read from histograms of scores: none."""
+        return ()
+
+    @property
+    def leaves(self) -> str:
+        """What a client sends of its scored rows, in words."""
+        return "counts of rows, sums of errors and of their squares, moments of the target"
+
     def loss(self, logits: "Tensor", y: "Tensor") -> "Tensor":
         """Mean squared error in standard units. `logits` `[rows, 1]`, `y` `[rows]`."""
         return self.losses(logits, y).mean()
@@ -327,6 +393,10 @@ def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Reg
     one_of("task.kind", data["kind"], kinds)
     fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
     return kinds[data["kind"]](**fields)
+
+
+def _histograms(how_many: int) -> str:
+    return f"{how_many} histogram{'s' * (how_many > 1)} of scores ({BINS} bins by label)"
 
 
 def _log_softmax(z: np.ndarray) -> np.ndarray:

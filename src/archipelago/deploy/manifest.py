@@ -100,7 +100,7 @@ class Manifest:
             where: the file, for messages.
 
         Raises:
-            DataError: not a manifest, or written by a newer version.
+            DataError: not a manifest, written by a newer version, or a column of it is lost.
         """
         try:
             data = json.loads(text)
@@ -114,17 +114,30 @@ class Manifest:
                     where=where,
                     fix="pip install --upgrade archipelago-nas",
                 )
-            return cls(
+            made = cls(
                 task=task_from_json(data["task"]),
                 preparation=Preparation.from_json(json.dumps(data["preparation"])),
                 units=_of_text(data["units"]),
                 about=dict(data["about"]),
                 library=str(data["library"]),
             )
+            _complete(made.preparation)
+            return made
         except DataError as error:
             raise DataError(error.what, got=error.got, where=where, fix=error.fix) from None
         except (ArchipelagoError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise _unreadable(f"{type(error).__name__}: {error}"[:120], where) from None
+
+
+def _complete(preparation: Preparation) -> None:
+    """Refuse a table whose columns do not add up to the network's input."""
+    width = len(preparation.features)
+    if preparation.modality == "table" and preparation.shape != (width,):
+        raise DataError(
+            "the columns described in this model do not fit its network",
+            got=f"{width} features, the network takes {preparation.shape}",
+            fix="export the model again with `archipelago export`; do not edit its metadata",
+        )
 
 
 def _of_text(data: Mapping[Any, Any]) -> dict[str, str]:

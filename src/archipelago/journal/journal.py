@@ -365,7 +365,7 @@ class Journal:
         return self._guard(queries.events(self._connection, kind))
 
     def standing(self) -> tuple[float | None, int]:
-        """Return the best score (higher is better; None without one) and the outcomes so far."""
+        """Return the search's best score (higher is better; None without one) and its outcomes."""
         with guarded(self.directory, self._path):
             return queries.standing(self._connection)
 

@@ -23,8 +23,9 @@ class RunLine:
         directory: where it lies.
         name: from its metadata; the directory's own name without one.
         status: `unreadable` has a `reason`.
-        best: highest score, higher is better; None before the first outcome.
-        trials: outcomes so far.
+        best: highest score of the search, higher is better; None before the first outcome.
+        metric: whose score that is, up to its sign; empty before the data were read.
+        trials: outcomes of the search so far.
         bytes: down and up, all phases.
         client_seconds: virtual seconds, all phases.
         reason: first line of the error.
@@ -34,6 +35,7 @@ class RunLine:
     name: str
     status: Literal["running", "stopped", "finished", "unreadable"]
     best: float | None = None
+    metric: str = ""
     trials: int = 0
     bytes: int = 0
     client_seconds: float = 0.0
@@ -55,11 +57,13 @@ def _line(place: Path) -> RunLine:
             idle = "finished" if finished else "stopped"
             best, trials = journal.standing()
             cost = journal.cost()
+            facts = next((data for _, data, _ in journal.events("facts")), {})
             return RunLine(
                 directory=place,
                 name=str(journal.meta.get("name", place.name)),
                 status=idle if holder(place / "lock") is None else "running",
                 best=best,
+                metric=str(facts.get("task", {}).get("metric", "")),
                 trials=trials,
                 bytes=int(cost["bytes_down"] + cost["bytes_up"]),
                 client_seconds=cost["virtual_seconds"],

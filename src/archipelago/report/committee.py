@@ -50,8 +50,8 @@ def abilities(findings: Findings) -> Iterator[str]:
     if findings.inputs:
         yield table(
             "The columns of the silos' tables.",
-            ("column", "read as", "use"),
-            [(i.name, i.kind, i.dropped or "used") for i in findings.inputs],
+            ("column", "read as", "unit", "use"),
+            [(i.name, i.kind, i.unit or "–", i.dropped or "used") for i in findings.inputs],
         )
     does_not = [
         "It knows nothing of rows that differ from these silos': no score here was measured "
@@ -70,7 +70,7 @@ def sites(findings: Findings) -> Iterator[str]:
     worst = findings.worst_client
     if not found or worst is None:
         return
-    values = [site.score for site in found]
+    values = [site.score for site in found if isfinite(site.score)]
     yield "<h2>How it does at each site</h2>"
     told = [
         f"The worst is {worst.name}: {_shown(worst, findings)} on {plural(worst.rows, 'row')}.",
@@ -79,6 +79,9 @@ def sites(findings: Findings) -> Iterator[str]:
         f"{shown(max(values), percent=findings.percent)}; its standard deviation is "
         f"{shown(pstdev(values), percent=findings.percent, signed=False)}.",
     ]
+    lost = len(found) - len(values)
+    if lost:
+        told.append(f"At {plural(lost, 'site')} it is undefined: the table says why.")
     few = sum(site.rows < _FEW for site in found)
     if few:
         told.append(f"{plural(few, 'site')} with fewer than {_FEW} test rows: read them with care.")
@@ -93,7 +96,7 @@ def sites(findings: Findings) -> Iterator[str]:
                 count(site.rows),
                 _shown(site, findings),
                 shown(site.score - overall, percent=findings.percent, signed=True)
-                if isfinite(overall)
+                if isfinite(overall - site.score)
                 else "–",
             )
             for site in _worst_first(findings)
@@ -135,7 +138,11 @@ def protection(findings: Findings) -> Iterator[str]:
         [(what, text or "not stated") for what, text in pairs],
     )
     known = [
-        "Rows stayed with their silos: what left them is the table above, and nothing else.",
+        "Rows stayed with their silos: what left them is the table above, and nothing else."
+        if not findings.pooled
+        else "The search and its model used rows in their silos only; what left them for that is "
+        "the table above. One reference line put all rows in one place: a simulation, which "
+        "final.references = false leaves out.",
         *findings.safeguards,
         "Label counts by silo, shown above, describe people: showing them is a release, too.",
         "Test rows were opened once, after every choice had been made."
@@ -147,9 +154,14 @@ def protection(findings: Findings) -> Iterator[str]:
 
 
 def _shown(site: ClientScore, findings: Findings) -> str:
+    if site.reason:
+        return f"undefined: {site.reason}"
     return shown(site.score, percent=findings.percent)
 
 
 def _worst_first(findings: Findings) -> Sequence[ClientScore]:
     sign = 1 if findings.higher_is_better else -1
-    return sorted(findings.client_test, key=lambda site: (sign * site.score, site.name))
+    return sorted(
+        findings.client_test,
+        key=lambda site: (not isfinite(site.score), sign * site.score, site.name),
+    )

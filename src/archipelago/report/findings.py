@@ -161,12 +161,14 @@ class ClientScore:
     Attributes:
         score: where clients have models of their own, of that one.
         shared: of the model that they share beside it; None where they have none of their own.
+        reason: why the score is undefined (NaN); empty where it is a number.
     """
 
     name: str
     rows: int
     score: float
     shared: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,11 +184,12 @@ class Silo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """A column: what it is read as, and why it is not used (empty where it is)."""
+    """A column: what it is read as, why it is not used (empty where it is), its stated unit."""
 
     name: str
     kind: str
     dropped: str = ""
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,10 +326,12 @@ class Findings:
         name: the run's name; `about`: its purpose, one paragraph.
         task: one line, for example `classification of 10 classes from images [1, 8, 8]`.
         metric: what was optimised and is shown everywhere; `higher_is_better`: its direction.
+        metric_note: how it was computed, where that is not plain.
         percent: show the metric as a percentage (accuracy-like metrics in [0, 1]).
         test: the shipped model's score on test rows opened once; None before the test.
         test_rows: rows behind it.
         cost_unit: of every `cost` and `client_seconds`: `virtual client-seconds` or measured.
+        pooled: a reference line was trained on all rows in one place.
         simulation: all silos lay on one machine, so pooled training was permitted.
         winner: number of the shipped candidate.
         network, baseline: drawn side by side.
@@ -347,12 +352,14 @@ class Findings:
     candidates: tuple[Candidate, ...]
     about: str = ""
     task: str = ""
+    metric_note: str = ""
     higher_is_better: bool = True
     percent: bool = False
     test: Interval | None = None
     test_rows: int = 0
     references: tuple[Reference, ...] = ()
     cost_unit: str = "virtual client-seconds"
+    pooled: bool = False
     simulation: bool = True
     winner: int | None = None
     network: Network | None = None
@@ -380,7 +387,9 @@ class Findings:
     @property
     def worst_client(self) -> ClientScore | None:
         """The client where the shipped model does worst; the first by name among equals."""
-        if not self.client_test:
-            return None
         sign = 1 if self.higher_is_better else -1
-        return min(self.client_test, key=lambda client: (sign * client.score, client.name))
+        return min(
+            (client for client in self.client_test if isfinite(client.score)),
+            key=lambda client: (sign * client.score, client.name),
+            default=None,
+        )

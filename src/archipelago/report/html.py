@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from math import isfinite
 from typing import Any
 
 from archipelago.report import committee
@@ -78,7 +79,8 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Iterator[str]:
     yield f"<h1>{html(findings.name)}</h1><p class='soft'>{html(findings.about)}</p>"
-    yield f"<p class='soft'>{html(findings.task)}; metric: {html(findings.metric)}</p>"
+    note = f" ({findings.metric_note})" if findings.metric_note else ""
+    yield f"<p class='soft'>{html(findings.task)}; metric: {html(findings.metric + note)}</p>"
     sentences = "".join(f"<p>{html(line)}</p>" for line in verdict(findings))
     yield f"<section class='verdict' aria-label='Verdict'>{sentences}</section>"
     yield from committee.silos(findings)
@@ -229,10 +231,11 @@ def _charts(findings: Findings) -> Iterator[tuple[str, str, dict[str, Any]]]:
     ]
     if curves:
         yield "curves", "Learning curves; a cross marks a drop", _curves(curves, metric)
-    if findings.client_test:
+    if findings.worst_client:
         rows = [
             {"client": clean(c.name), "score": c.score, "rows": c.rows}
             for c in findings.client_test
+            if isfinite(c.score)
         ]
         yield "clients", f"Test {metric} per client", _bars(rows, "client", "score", metric)
     if counts := findings.label_counts:

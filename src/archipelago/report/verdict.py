@@ -1,4 +1,4 @@
-"""The run in three sentences: what was found, against what, and how far it holds."""
+"""The run in three paragraphs: what was found, against what, and how far it holds."""
 
 from math import isfinite
 
@@ -56,7 +56,7 @@ def _against(findings: Findings, reference: Reference) -> str:
 
 
 def verdict(findings: Findings) -> tuple[str, str, str]:
-    """Return finding, comparison and limits, each one plain-text sentence (not yet escaped)."""
+    """Return finding, comparison and limits, plain text (not yet escaped)."""
     tried = plural(len(findings.candidates), "architecture")
     silos = f" across {plural(_silos(findings), 'silo')}" if _silos(findings) else ""
     if findings.test is None:
@@ -85,17 +85,17 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
 
 def _limits(findings: Findings) -> str:
     worst = findings.worst_client
-    parts = [
+    one = (
         f"This is one run with seed {findings.seed}: the intervals cover the choice of test rows, "
-        "not a repetition of the search"
-    ]
-    if worst is not None:
-        parts.append(
-            f"the weakest client, {worst.name}, stands at "
-            f"{shown(worst.score, percent=findings.percent)} on {plural(worst.rows, 'row')}"
-        )
-    parts.append("nothing was measured outside these silos")
-    return _listed(parts) + "."
+        "not a repetition of the search."
+    )
+    if worst is None:
+        return f"{one} Nothing was measured outside these silos."
+    score = shown(worst.score, percent=findings.percent)
+    return (
+        f"{one} The weakest client, {worst.name}, stands at {score} on "
+        f"{plural(worst.rows, 'row')}; nothing was measured outside these silos."
+    )
 
 
 def _silos(findings: Findings) -> int:

@@ -10,7 +10,7 @@ from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["prepared_again", "prepared_for"]
+__all__ = ["prepared_again", "prepared_for", "units_of"]
 
 
 def prepared_for(run: Run, directory: str | Path) -> Prepared:
@@ -25,6 +25,13 @@ def prepared_for(run: Run, directory: str | Path) -> Prepared:
         preprocess=run.preprocess,
         choices=run.tune.choices,
     )
+
+
+def units_of(run: Run) -> dict[str, str]:
+    """Return the units that travel with a model: of columns by name, of the target under ""."""
+    label = getattr(run.data, "label", "")
+    units = getattr(run.preprocess, "units", {})
+    return {"" if name == label else name: unit for name, unit in units.items()}
 
 
 @contextmanager

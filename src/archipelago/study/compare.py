@@ -53,6 +53,8 @@ class _Finished:
                 continue
             for option, value in to_table(getattr(self.run, section), section).items():
                 found[f"{section}.{option}"] = value
+        # Units are words: no score depends on them.
+        found.pop("preprocess.units", None)
         return found
 
 

@@ -24,13 +24,16 @@ class Event:
     data: Mapping[str, Any]
 
 
-def shown(name: str, at: Position, step: Step, *, moved: float, seconds: float) -> Iterator[Event]:
+def shown(
+    name: str, at: Position, step: Step, *, direction: int, moved: float, seconds: float
+) -> Iterator[Event]:
     """Yield a round, and the outcomes that it brought.
 
     Args:
         name: of the stage.
         at: where the stage is after the round.
         step: what the round gave.
+        direction: of the metric: a score times it is the metric as the user knows it.
         moved: bytes of the stage so far, up and down.
         seconds: since the study began, by the wall.
     """
@@ -46,6 +49,7 @@ def shown(name: str, at: Position, step: Step, *, moved: float, seconds: float) 
             "clients": len({row.client for row in step.rows if row.kind == "fit"}),
             "bytes": moved,
             "best": at.champion.outcome.score if at.champion else None,
+            "direction": direction,
             "trials": at.trials,
             "seconds": seconds,
         },
@@ -58,6 +62,7 @@ def shown(name: str, at: Position, step: Step, *, moved: float, seconds: float) 
                 "number": outcome.number,
                 "status": outcome.status,
                 "score": outcome.score if outcome.score > float("-inf") else None,
+                "direction": direction,
                 "params": outcome.costs["params"],
                 "macs": outcome.costs["macs"],
                 "reason": outcome.reason,

@@ -22,7 +22,7 @@ from archipelago.driver.loop import Champion
 from archipelago.journal.journal import Journal
 from archipelago.space.graph import Graph
 from archipelago.space.joint import settings
-from archipelago.study.again import prepared_again
+from archipelago.study.again import prepared_again, units_of
 from archipelago.study.finish import finish
 from archipelago.study.gather import ranked, searched
 
@@ -251,6 +251,7 @@ def _write(
         shards.signature,
         path,
         rows=shards.validation(shards.scoring[0])[0],
+        units=units_of(shelf.run),
         meta={
             "run": shelf.run.name,
             "fingerprint": prepared.shards.fingerprint,

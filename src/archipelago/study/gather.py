@@ -12,6 +12,7 @@ from archipelago.config.run import Run
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
 from archipelago.driver.loop import Champion
 from archipelago.journal.journal import Journal
@@ -103,7 +104,12 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         else None,
         rounds=tuple(_rounds(journal)),
         progress=tuple(_progress(outcomes, sign)),
-        releases=tuple(_releases(journal, facts["names"])),
+        releases=tuple(_releases(journal, facts["names"], task)),
+        metric_note=f"read from histograms of scores in {BINS} bins, summed over silos: scores in "
+        "one bin count as ties"
+        if task.metric in task.binned
+        else "",
+        pooled="pooled" in champions,
         shipped=page.Shipped(**shipped[-1][1]) if shipped else None,
         events=tuple(_events(journal)),
         profile=tuple(_spent(journal)),
@@ -117,7 +123,9 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
             for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
         ),
         inputs=tuple(
-            page.Input(name=name, kind=kind, dropped=dropped)
+            page.Input(
+                name=name, kind=kind, dropped=dropped, unit=run.preprocess.units.get(name, "")
+            )
             for name, kind, dropped in facts["columns"]
         ),
         safeguards=tuple(_safeguards(run)),
@@ -238,13 +246,20 @@ def _clients(
 ) -> Iterator[page.ClientScore]:
     for client, vector in sorted(ours.vectors.items()):
         score = task.metrics(vector)[task.metric]
-        if isfinite(score):
-            yield page.ClientScore(
-                name=names[client],
-                rows=int(vector[0]),
-                score=score,
-                shared=task.metrics(shared.vectors[client])[task.metric] if shared else None,
-            )
+        yield page.ClientScore(
+            name=names[client],
+            rows=int(vector[0]),
+            score=score,
+            shared=task.metrics(shared.vectors[client])[task.metric] if shared else None,
+            reason="" if isfinite(score) else _undefined(task.metric),
+        )
+
+
+def _undefined(metric: str) -> str:
+    """Return why a metric has no value on the rows of one site."""
+    if metric in ("auroc", "average_precision"):
+        return "its test rows have one label only"
+    return "its test targets do not vary" if metric == "r2" else "the scores are not finite"
 
 
 def _rounds(journal: Journal) -> Iterator[page.RoundCost]:
@@ -275,12 +290,17 @@ def _progress(outcomes: list[Outcome], sign: int) -> Iterator[page.Progress]:
             yield page.Progress(cost=cost, best=sign * best)
 
 
-def _releases(journal: Journal, names: list[str]) -> Iterator[page.Release]:
+def _releases(journal: Journal, names: list[str], task: Any) -> Iterator[page.Release]:
+    updates = f"model updates; of validation rows {task.leaves}"
     purposes = {
         "statistics": "statistics round: counts and sums of train rows",
-        "search": "search: model updates and validation counts",
-        "final": "final training: model updates and validation counts",
-        "test": "test: counts of right and wrong answers",
+        "search": f"search: {updates}",
+        "tune": f"settings of the winner: {updates}",
+        "final": f"final training: {updates}",
+        "hand-made": f"reference line, hand-made network: {updates}",
+        "random": f"reference line, random search: {updates}",
+        "random-final": f"reference line, its final training: {updates}",
+        "test": f"test: {task.leaves}",
     }
     for phase, purpose in purposes.items():
         sent: dict[int, list[int]] = {}

@@ -214,12 +214,9 @@ class Study:
     ) -> Generator[Event, None, dict[str, Any]]:
         """Go on with a stage to its end, or to the commit after `stop`; return the next state."""
         journal, champions = line.journal, _champions(state)
-        place = Workplace(
-            shards=line.rows(name),
-            task=line.shards.signature.task,
-            device=self.run.engine.device,
-        )
-        line.engine.open(place)
+        task = line.shards.signature.task
+        rows, device = line.rows(name), self.run.engine.device
+        line.engine.open(Workplace(shards=rows, task=task, device=device))
         position = Position()
         if state["stage"] == name and state["position"] is not None:
             last = journal.last(full=True)
@@ -238,7 +235,8 @@ class Study:
                 self._keep_best(journal, recorder, at.champion)
             moved += sum(row.bytes_up + row.bytes_down for row in step.rows)
             seconds = time.monotonic() - self._began
-            yield from shown(name, at, step, moved=moved, seconds=seconds)
+            direction = task.direction(task.metric)
+            yield from shown(name, at, step, direction=direction, moved=moved, seconds=seconds)
             if self._stopping:
                 return state
         self._check_found(name, position, journal)

@@ -18,6 +18,7 @@ from archipelago.driver.record import Recorder
 from archipelago.journal.journal import Journal
 from archipelago.report.html import render
 from archipelago.space.joint import settings
+from archipelago.study.again import units_of
 from archipelago.study.gather import gather
 from archipelago.study.stages import Line
 from archipelago.study.verdict import Tested
@@ -64,6 +65,7 @@ def ship(
         line.shards.signature,
         path,
         rows=x,
+        units=units_of(line.run),
         meta={
             "run": line.run.name,
             "metric": task.metric,
@@ -83,6 +85,7 @@ def ship(
             line.shards.signature,
             directory / "clients" / f"{stem}.onnx",
             rows=x,
+            units=units_of(line.run),
             meta={
                 "run": line.run.name,
                 "client": name,
@@ -133,6 +136,7 @@ def _budgets(
             line.shards.signature,
             file,
             rows=_rows(seen.shards),
+            units=units_of(line.run),
             meta={"run": line.run.name, "fingerprint": line.shards.fingerprint},
         )
         costs = {**graph.costs, task.metric: float(tested[name].metrics[task.metric])}
