@@ -19,6 +19,7 @@ from archipelago.core.errors import ConfigError, DataError, JournalError, RunFai
 from archipelago.deploy.session import Session
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
+from archipelago.study.again import cleared
 from archipelago.study.search import resume, search
 
 TEXT = """
@@ -276,10 +277,38 @@ def test_a_run_that_could_not_begin_leaves_no_directory(tmp_path, sets, text):
     assert list(tmp_path.iterdir()) == []
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "notes.txt").write_text("keep me")
     with pytest.raises((ConfigError, DataError), match=text):
         search(run_of(False, *sets), mine).result  # noqa: B018
-    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    assert list(tmp_path.iterdir()) == [mine]  # it was there before: it stays, empty
+    assert list(mine.iterdir()) == []
+
+
+def test_a_directory_with_somebody_elses_files_is_refused_untouched(tmp_path, monkeypatch):
+    kept = {"run.toml": "mine", "blobs/mine.txt": "a", "cache/mine.txt": "b", "zoo.txt": "c"}
+    for name, text in kept.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for sets in ([], ['constraints=["params < 3"]']):
+        with pytest.raises(JournalError, match="own: this one holds other files") as caught:
+            search(run_of(False, *sets), ".").result  # noqa: B018
+        assert caught.value.got == "blobs, cache, run.toml and 1 more"
+        assert "--out a new or an empty directory" in str(caught.value)
+    found = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*.*")}
+    assert found == kept
+
+
+def test_clearing_prepared_rows_spares_other_files(tmp_path):
+    cache = tmp_path / "cache"
+    for name in ("seen_x.npy", "shards.json", "ranks/seen_x.npy", "mine/notes.txt"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("x")
+    cleared(cache)
+    assert sorted(p.name for p in cache.rglob("*")) == ["mine", "notes.txt"]
+    (cache / "mine" / "notes.txt").unlink()
+    cleared(cache)
+    assert not cache.exists()
+    cleared(cache)  # what is not there is no fault
 
 
 def test_clients_that_never_answer_end_the_run_with_advice(tmp_path):

@@ -30,7 +30,7 @@ from archipelago.estimate.arena import SILENT
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
-from archipelago.study.again import prepared_for
+from archipelago.study.again import cleared, prepared_for
 from archipelago.study.events import Event, shown
 from archipelago.study.gather import ranked, searched
 from archipelago.study.opening import restored
@@ -125,7 +125,7 @@ class Study:
             except ArchipelagoError:
                 # Nothing was trained: the same command shall work once the fault is mended.
                 if not self.resumed and {c.kind for c in journal.commits()} <= {"prepared"}:
-                    shutil.rmtree(self.directory / "cache", ignore_errors=True)
+                    cleared(self.directory / "cache")
                     journal.discard()
                 raise
             finally:
@@ -134,8 +134,8 @@ class Study:
     def _line(self, journal: Journal, engine: Any) -> Iterator[Event]:
         """From data to report: prepare, the stages one after another, the test, the file."""
         run, cache, clock = self.run, self.directory / "cache", Clock()
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir()
+        cleared(cache)
+        cache.mkdir(exist_ok=True)
         prepared = prepared_for(run, cache)
         shards = prepared.shards
         run.check_clients(len(shards.training))
@@ -185,7 +185,7 @@ class Study:
             yield Event(kind, data)
         if journal.commits()[-1].kind != FINISHED:
             recorder.full(FINISHED, state, {})
-        shutil.rmtree(cache, ignore_errors=True)
+        cleared(cache)
         about = {
             "directory": str(self.directory),
             "score": found["final"].metrics[task.metric],
