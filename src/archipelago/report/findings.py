@@ -45,7 +45,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A reference line: what something simpler reaches at equal client cost.
+    """A reference line: what something simpler reaches, at equal client cost where rounds allow.
 
     Attributes:
         name: `hand-made network`, `random search`, `pooled training`, ...
@@ -53,6 +53,7 @@ class Reference:
         difference: shipped minus reference, paired over the same test rows, turned so that
             positive means that the shipped model is better; with its own 95 % bounds.
         cost: client-seconds (or the unit that `Findings.cost_unit` names) it was given.
+        macs: multiply-accumulates that clients spent on it; None where not known.
         note: how it was trained, or why it could not be.
     """
 
@@ -64,6 +65,7 @@ class Reference:
     difference_low: float
     difference_high: float
     cost: float
+    macs: float | None = None
     note: str = ""
 
 
@@ -327,6 +329,8 @@ class Findings:
         test: the shipped model's score on test rows opened once; None before the test.
         test_rows: rows behind it.
         cost_unit: of every `cost` and `client_seconds`: `virtual client-seconds` or measured.
+        cost: of search, tuning and final training, which references are given too; `macs`: the
+            same in multiply-accumulates of all clients.
         simulation: all silos lay on one machine, so pooled training was permitted.
         winner: number of the shipped candidate.
         network, baseline: drawn side by side.
@@ -353,6 +357,8 @@ class Findings:
     test_rows: int = 0
     references: tuple[Reference, ...] = ()
     cost_unit: str = "virtual client-seconds"
+    cost: float | None = None
+    macs: float | None = None
     simulation: bool = True
     winner: int | None = None
     network: Network | None = None
@@ -376,6 +382,12 @@ class Findings:
     inputs: tuple[Input, ...] = ()
     safeguards: tuple[str, ...] = ()
     created: str = ""
+
+    def share(self, reference: Reference) -> float | None:
+        """Return a reference's multiply-accumulates over ours; None where either is not known."""
+        if not self.macs or reference.macs is None:
+            return None
+        return reference.macs / self.macs
 
     @property
     def worst_client(self) -> ClientScore | None:

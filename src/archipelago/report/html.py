@@ -44,6 +44,11 @@ h2{break-after:avoid}figure,tr,.verdict{break-inside:avoid}thead{display:table-h
 @page{margin:18mm}
 """
 
+_RELEASED = (
+    "Showing how labels are spread over clients is itself a release of information: agree on it "
+    "before this page is passed on."
+)
+
 
 def render(findings: Findings) -> str:
     """Return the page. The same findings give the same bytes."""
@@ -86,14 +91,10 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield "<h2>Against the reference lines</h2>" + _references(findings)
     yield from committee.sites(findings)
     for ident, title, _ in charts:
+        note = f"<figcaption>{_RELEASED}</figcaption>" if ident == "labels" else ""
         yield (
             f"<figure><h2>{html(title)}</h2><div id='{ident}' class='vega' role='img' "
-            f"aria-label='{html(title)}'></div></figure>"
-        )
-    if findings.label_counts is not None:
-        yield (
-            "<p class='soft'>Showing how labels are spread over clients is itself a release of "
-            "information: agree on it before this page is passed on.</p>"
+            f"aria-label='{html(title)}'></div>{note}</figure>"
         )
     yield "<h2>Leaderboard</h2>" + _leaderboard(findings)
     if findings.network and findings.baseline:
@@ -157,19 +158,56 @@ def _personal(findings: Findings) -> str:
 
 
 def _references(findings: Findings) -> str:
-    rows = [
+    if not findings.references:
+        return "<p>No reference was trained.</p>"
+    rows: list[Sequence[object]] = []
+    if (ours := findings.test) is not None:
+        rows.append(
+            (
+                "this search",
+                _span(ours.value, ours.low, ours.high, findings),
+                "–",
+                *_work(findings.cost, findings.macs, 1.0, findings),
+                "–",
+                "the search, tuning where there is any, and final training",
+            )
+        )
+    rows += [
         (
             ref.name,
             _span(ref.score, ref.low, ref.high, findings),
             _span(ref.difference, ref.difference_low, ref.difference_high, findings, signed=True),
-            f"{number(ref.cost)} {findings.cost_unit}",
+            *_work(ref.cost, ref.macs, findings.share(ref), findings),
             compare(ref),
             ref.note,
         )
         for ref in findings.references
     ]
-    heads = ("reference", findings.metric, "ours minus it", "client cost", "verdict", "how")
-    return table("Differences are paired over clients, 95 % intervals.", heads, rows)
+    heads = (
+        "line",
+        findings.metric,
+        "ours minus it",
+        "client cost",
+        "MACs of clients",
+        "share of ours",
+        "verdict",
+        "how",
+    )
+    return table(
+        "Differences are paired over clients, 95 % intervals. Shares are of the clients' MACs.",
+        heads,
+        rows,
+    )
+
+
+def _work(
+    cost: float | None, macs: float | None, share: float | None, findings: Findings
+) -> tuple[str, str, str]:
+    return (
+        "–" if cost is None else f"{number(cost)} {findings.cost_unit}",
+        "–" if macs is None else number(macs),
+        "–" if share is None or macs is None else f"{100 * share:.0f} %",
+    )
 
 
 def _span(
