@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,10 +18,13 @@ import pytest
 from archipelago.config.load import loads
 from archipelago.core.errors import ConfigError, DataError, JournalError, RunFailed
 from archipelago.deploy.session import Session
+from archipelago.engine.base import Result
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
 from archipelago.study.again import cleared
+from archipelago.study.gather import gather
 from archipelago.study.search import resume, search
+from archipelago.study.watched import Watched
 
 TEXT = """
 name = "wine"
@@ -233,6 +237,26 @@ def _members(session):
             if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process.pid)
     return found
+
+
+class _Lossy:
+    def map(self, tasks):
+        yield Result(index=0, data=memoryview(b"a"), attempts=2, lost="SIGKILL")
+        yield Result(index=1, data=memoryview(b"b"))
+        yield Result(index=2, data=None, error="x", attempts=3, lost="SIGSEGV")
+
+
+def test_lost_workers_are_noted_and_the_report_shows_them(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run", symlinks=True)
+    with Journal.open(tmp_path / "run", write=True) as journal:
+        before = journal.digest()
+        assert [r.index for r in Watched(_Lossy(), journal).map([1, 2, 3])] == [0, 1, 2]
+        assert journal.digest() == before  # which worker died is no part of a run
+        shown = {e.detail: e.count for e in gather(journal).events if e.kind == "worker lost"}
+    assert shown == {
+        "SIGKILL; its task ran again": 1,
+        "SIGSEGV; given up after 3 attempts": 1,
+    }
 
 
 def test_a_constraint_that_no_architecture_meets_is_named(tmp_path):

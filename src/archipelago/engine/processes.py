@@ -100,6 +100,7 @@ class _Pool:
         self._numbers = count()
         self._alive: set[int] = set()
         self._names = count()
+        self._lost: dict[int, str] = {}  # of the tasks under way: why a worker was lost
         self._spawn = multiprocessing.get_context("forkserver")
 
     def open(self, context: Any) -> None:
@@ -153,6 +154,7 @@ class _Pool:
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
         early: dict[int, Result] = {}
+        self._lost = {}
         head = 0
         try:
             while head < len(tasks):
@@ -270,6 +272,7 @@ class _Pool:
             seconds=seconds,
             worker=worker.number,
             attempts=attempts[index],
+            lost=self._lost.pop(index, ""),
         )
 
     def _died(
@@ -281,7 +284,7 @@ class _Pool:
     ) -> None:
         worker.process.join(5)
         index = worker.holds.popleft()
-        reason = _reason(worker.process.exitcode)
+        self._lost[index] = reason = _reason(worker.process.exitcode)
         self._take_back(worker, waiting, attempts)
         if attempts[index] > self._retries:
             early[index] = Result(
@@ -290,6 +293,7 @@ class _Pool:
                 error=f"its worker was lost {attempts[index]} times: {reason}",
                 worker=worker.number,
                 attempts=attempts[index],
+                lost=reason,
             )
         else:
             warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)

@@ -273,7 +273,7 @@ class Event:
     """Something that went otherwise than planned.
 
     Attributes:
-        kind: `dropped out`, `late`, `refused`, `worker died`, `failed`, ...
+        kind: `refused`, `void`, `absent`, `worker lost`, ...
         where: round, client or candidate.
         detail: the reason as recorded.
         count: how often the same was seen.

@@ -20,6 +20,7 @@ from archipelago.space.graph import Graph
 from archipelago.study.stages import FINALISTS
 from archipelago.study.stages import OURS as TRAINED
 from archipelago.study.verdict import Tested, compared, interval
+from archipelago.study.watched import LOST
 
 __all__ = ["gather", "ranked", "searched"]
 
@@ -41,6 +42,7 @@ def ranked(outcomes: list[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: (order[o.status], -o.fidelity, -o.score, o.number))
 
 
+_AGAIN = "its task ran again"
 _LISTED = 100
 """Clients up to which each one's messages are shown; of more, their sum."""
 
@@ -314,6 +316,12 @@ def _events(journal: Journal) -> Iterator[page.Event]:
         )
         for (where, detail), count in sorted(seen.items()):
             yield page.Event(kind=kind, where=where, detail=detail, count=count)
+    lost: Counter[str] = Counter()
+    for _, data, _ in journal.events(LOST):
+        then = f"given up after {data['attempts']} attempts" if data["gave_up"] else _AGAIN
+        lost[f"{data['reason'] or 'reason not known'}; {then}"] += 1
+    for detail, count in sorted(lost.items()):
+        yield page.Event(kind=LOST, where="engine", detail=detail, count=count)
     notes = Counter(
         row.note for row in journal.meter(kind="refused") if row.note and not row.bytes_up
     )

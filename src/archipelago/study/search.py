@@ -38,6 +38,7 @@ from archipelago.study.ship import ship
 from archipelago.study.stages import Line
 from archipelago.study.testing import judged, tested
 from archipelago.study.verdict import Tested
+from archipelago.study.watched import Watched
 
 __all__ = ["Event", "Result", "Study", "resume", "search"]
 
@@ -121,7 +122,7 @@ class Study:
         with journal:
             try:
                 journal.write_text("run.toml", dumps(self.run))
-                yield from self._line(journal, engine)
+                yield from self._line(journal, Watched(engine, journal))
             except ArchipelagoError:
                 # Nothing was trained: the same command shall work once the fault is mended.
                 if not self.resumed and {c.kind for c in journal.commits()} <= {"prepared"}:
