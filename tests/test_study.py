@@ -17,7 +17,9 @@ import pytest
 
 from archipelago.config.load import loads
 from archipelago.core.errors import ConfigError, DataError, JournalError, RunFailed
+from archipelago.core.trial import Outcome
 from archipelago.deploy.session import Session
+from archipelago.driver.loop import Position
 from archipelago.engine.base import Result
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
@@ -345,6 +347,18 @@ def test_a_diverging_search_says_what_to_lower(tmp_path):
     sets = ("client.learning_rate=100.0", "client.epochs=20", 'space.activations=["relu"]')
     with pytest.raises(RunFailed, match=r"every candidate failed[\s\S]*learning_rate"):
         search(run_of(False, *sets), tmp_path / "run").result  # noqa: B018
+
+
+def test_a_failed_final_training_gives_its_own_reason(tmp_path):
+    study = search(run_of(), tmp_path / "run")
+    with Journal.create(tmp_path / "run", meta={}) as journal:
+        early = Outcome(number=0, arch={}, score=0.1, status="dropped", reason="dropped at round 1")
+        late = Outcome(number=0, arch={}, score=-1.0, status="failed", reason="round 4: NaN loss")
+        journal.commit("round", outcomes=[early])
+        journal.commit("round", outcomes=[late])
+        with pytest.raises(RunFailed, match="final: the final training failed") as caught:
+            study._check_found("final", Position(trials=1), journal)
+    assert caught.value.got == "round 4: NaN loss"
 
 
 def test_a_corrupt_tensor_is_named_and_the_commit_before_goes_on(plain, tmp_path, monkeypatch):

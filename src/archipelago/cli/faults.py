@@ -27,7 +27,8 @@ def spoken() -> Iterator[None]:
         # A path of the user's that cannot be used; anything else is a defect and keeps its trace.
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
-        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        fix = "check that it exists and that you may use it, or name another"
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}\n  fix: {fix}")
 
 
 @contextmanager

@@ -263,9 +263,10 @@ class Study:
                 fix="loosen them; `archipelago plan FILE` shows what the space costs",
             )
         if position.champion is None and name in {"search", "final"}:
-            reasons = sorted({o.reason for o in journal.outcomes() if o.reason})
+            own = list(journal.outcomes())[-position.trials :]  # the stage's, which came last
+            reasons = sorted({outcome.reason for outcome in own if outcome.reason})
             raise RunFailed(
-                "every candidate failed",
+                "every candidate failed" if name == "search" else "the final training failed",
                 got="; ".join(reasons)[:400],
                 where=name,
                 fix="lower cohort.minimum or cohort.dropout, or raise cohort.deadline"
