@@ -4,7 +4,15 @@ import re
 
 import pytest
 
-from archipelago.report.findings import ClientScore, Findings, Interval, LabelCounts, Reference
+from archipelago.cli.board import line as told
+from archipelago.report.findings import (
+    ClientScore,
+    Findings,
+    Interval,
+    LabelCounts,
+    Reference,
+    Shipped,
+)
 from archipelago.report.html import render
 from archipelago.report.verdict import verdict
 
@@ -79,3 +87,12 @@ def test_the_note_on_label_skew_stands_under_its_chart(labels):
     else:
         figure = page[page.index("<figure><h2>Label skew") :]
         assert note in figure[: figure.index("</figure>")]
+
+
+def test_the_exported_files_difference_is_shown_beside_what_is_allowed():
+    about = {"path": "model.onnx", "bytes": 900, "max_difference": 14000.0, "rows": 9}
+    page = render(found(shipped=Shipped(**about, relative=3e-6, tolerance=1e-4)))
+    assert "<td>1.4e+04</td><td>3e-06 (1e-04 allowed)</td><td>9</td>" in page
+    assert "<td>1.4e+04</td><td>–</td><td>9</td>" in render(found(shipped=Shipped(**about)))
+    said = told("exported", {**about, "relative": 3e-6, "tolerance": 1e-4})
+    assert "at most 1.4e+04 (3.0e-06 of the largest logit; 1e-04 allowed)" in said

@@ -256,6 +256,8 @@ class Shipped:
         path: where it lies, relative to the run directory.
         bytes: size of the file.
         max_difference: largest absolute difference of any output, onnxruntime against torch.
+        relative: the same in units of the largest logit (at least 1); `tolerance`: beyond it no
+            file is written. None where not known.
         median_ms, p90_ms: latency of one example, in milliseconds; None where not measured.
         rows: rows compared.
     """
@@ -266,6 +268,8 @@ class Shipped:
     median_ms: float | None = None
     p90_ms: float | None = None
     rows: int = 0
+    relative: float | None = None
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

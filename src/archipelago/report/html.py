@@ -6,7 +6,7 @@ from typing import Any
 
 from archipelago.report import committee
 from archipelago.report.drawing import draw
-from archipelago.report.findings import Findings
+from archipelago.report.findings import Findings, Shipped
 from archipelago.report.tables import table
 from archipelago.report.text import clean, html, number, script_json, shown, size
 from archipelago.report.verdict import compare, front, ranked, verdict
@@ -110,12 +110,21 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
         ship = findings.shipped
         yield "<h2>The model</h2>" + table(
             "The exported file, compared with torch on real rows and timed on one thread.",
-            ("file", "size", "largest difference", "rows compared", "median", "90th percentile"),
+            (
+                "file",
+                "size",
+                "largest difference",
+                "of the largest logit",
+                "rows compared",
+                "median",
+                "90th percentile",
+            ),
             [
                 (
                     ship.path,
                     size(ship.bytes),
                     f"{ship.max_difference:.2g}",
+                    _relative(ship),
                     ship.rows,
                     f"{ship.median_ms:.3f} ms" if ship.median_ms is not None else "not measured",
                     f"{ship.p90_ms:.3f} ms" if ship.p90_ms is not None else "not measured",
@@ -139,6 +148,12 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     pairs = [("seed", findings.seed), *findings.versions.items(), *findings.fingerprints.items()]
     yield "<h2>Configuration</h2>" + table("Versions and fingerprints.", ("name", "value"), pairs)
     yield f"<pre>{html(findings.config)}</pre>"
+
+
+def _relative(ship: Shipped) -> str:
+    if ship.relative is None or ship.tolerance is None:
+        return "–"
+    return f"{ship.relative:.1g} ({ship.tolerance:.0e} allowed)"
 
 
 def _personal(findings: Findings) -> str:
