@@ -314,8 +314,8 @@ def search_naive(world: Setting, t_max: int, *, probe: bool) -> dict[str, Any]:
 
     costs: dict[str, int] = {}
     for cost in naive(
-        shards=world.rows, task=world.task, training=world.federation.training, seed=world.root, strategy=STRATEGY,
-        mind=state, narrower=world.narrower, kept=kept, rounds=t_max,
+        shards=world.rows, task=world.task, training=world.federation.training, seed=world.root,
+        strategy=STRATEGY, mind=state, narrower=world.narrower, kept=kept, rounds=t_max,
         validators=world.rows.validators, seen=seen,
     ):  # fmt: skip
         costs = {name: costs.get(name, 0) + value for name, value in cost.items()}

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from archipelago.cli.app import main
 from archipelago.cli.board import Board, amount, clock, line
+from archipelago.cli.faults import spoken
 from archipelago.cli.show import run_lines
 from archipelago.journal.runs import RunLine
 
@@ -200,3 +202,13 @@ def test_the_board_keeps_up() -> None:
 def test_amounts_and_durations_are_short() -> None:
     assert [amount(x) for x in (0, 12.3, 1500, 2e9)] == ["0", "12.3", "1.5k", "2G"]
     assert [clock(x) for x in (0.4, 59.7, 3600, float("inf"))] == ["0s", "1m00s", "1h00m", "?"]
+
+
+def test_a_warning_for_users_is_one_line_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    with spoken():
+        for _ in range(2):
+            warnings.warn("a worker was lost (SIGKILL \x1b[2J); its task runs again", stacklevel=1)
+    line = "warning: a worker was lost (SIGKILL \\x1b[2J); its task runs again\n"
+    assert capsys.readouterr().err == 2 * line
+    with pytest.raises(DeprecationWarning), spoken():
+        warnings.warn("old", DeprecationWarning, stacklevel=1)

@@ -122,6 +122,37 @@ def test_a_finished_run_is_listed_reported_exported_and_applied(
     assert printed[1][0].startswith("class_")
 
 
+def test_a_place_that_cannot_be_written_is_named_with_the_remedy(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path, what in (
+        (tmp_path / "absent" / "x.onnx", "its directory does not exist"),
+        (tmp_path, "this is a directory"),
+    ):
+        assert status("export", finished, "--onnx", path) == 2
+        err = capsys.readouterr().err
+        assert f"--onnx: the model cannot be written: {what}\n  got: {str(path)!r}\n  fix: " in err
+    assert status("new", "quick", tmp_path / "absent" / "zz.toml") == 2
+    err = capsys.readouterr().err
+    assert "zz.toml: the run file cannot be written\n  got: 'No such file" in err
+    assert "\n  fix: name a file in a directory that exists" in err
+
+
+def test_a_run_file_that_may_not_be_read_is_said_in_our_words(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)  # whom rights do not bind, too
+
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    for verb in ("check", "plan", "search"):
+        assert status(verb, file) == 2
+        err = capsys.readouterr().err
+        assert f"{file}: cannot be read: Permission denied\n  fix: give a TOML file" in err
+
+
 def test_what_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (("resume",), ("report",), ("export", "--onnx", tmp_path / "x.onnx")):
         assert status(*verb, tmp_path) == 2

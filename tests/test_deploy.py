@@ -14,7 +14,7 @@ from archipelago.core.seeds import Seed
 from archipelago.data.preparation import Column, Preparation
 from archipelago.data.shards import Signature
 from archipelago.data.tasks import Classification, MultiLabel, Regression
-from archipelago.deploy.export import export_module, export_onnx
+from archipelago.deploy.export import TOLERANCE, export_module, export_onnx
 from archipelago.deploy.manifest import KEY, Manifest
 from archipelago.deploy.measure import measure, verify
 from archipelago.deploy.session import Session
@@ -288,11 +288,23 @@ def test_a_disagreement_leaves_the_old_file(tmp_path, monkeypatch):
     graph = small()
     path = tmp_path / "m.onnx"
     path.write_bytes(b"old")
-    monkeypatch.setattr("archipelago.deploy.export._TOLERANCE", -1.0)
+    monkeypatch.setattr("archipelago.deploy.export.TOLERANCE", -1.0)
     with pytest.raises(RunFailed, match="disagrees with the trained one: nothing was written"):
         differs(graph, path)
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_a_diverged_network_is_warned_of_and_its_difference_is_relative(tmp_path):
+    graph, path = small(), tmp_path / "m.onnx"
+    usual = described(graph.input_shape)
+    rows, flat = rows_of(graph.input_shape), trained(graph).flat
+    shipped = export_onnx(graph, flat, *usual, path, rows=rows)
+    assert shipped.relative <= shipped.max_difference  # nothing is divided by less than one
+    with pytest.warns(UserWarning, match="a logit of this network is .* it has diverged"):
+        shipped = export_onnx(graph, 1e5 * flat, *usual, path, rows=rows)
+    assert shipped.max_difference > 1e-3
+    assert shipped.relative <= TOLERANCE
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path):

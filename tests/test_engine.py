@@ -120,7 +120,8 @@ def test_a_lost_worker_is_reported_and_its_task_runs_again(pool, tmp_path):
     with pytest.warns(UserWarning, match="a worker was lost"):
         results = list(pool.map([DieOnce(str(tmp_path / "flag")), *[Add(n) for n in range(6)]]))
     assert bytes(results[0].data) == b"survived"
-    assert results[0].attempts == 2
+    assert (results[0].attempts, results[1].lost) == (2, "")
+    assert results[0].lost.startswith("SIGKILL")
     assert all(r.error is None for r in results)
 
 
@@ -129,6 +130,7 @@ def test_a_task_that_always_kills_its_worker_fails_with_the_signal(pool):
         bad, good = pool.map([Die(), Add(3)])
     assert "lost 2 times" in bad.error
     assert "SIGKILL" in bad.error
+    assert bad.lost.startswith("SIGKILL")
     assert good.error is None
 
 

@@ -195,6 +195,12 @@ def test_a_corrupt_tensor_is_named_with_the_way_back_and_mended_by_recomputing(j
         journal.get(digest)
 
 
+def test_best_spares_folders_that_only_look_like_it(journal):
+    (journal.directory / "best-of-all").mkdir()
+    journal.best({"a": b"1"})
+    assert (journal.directory / "best-of-all").is_dir()
+
+
 def test_best_is_replaced_whole(journal):
     for turn in range(3):
         link = journal.best({"arch.json": b"%d" % turn, "weights.safetensors": b"w%d" % turn})
@@ -206,6 +212,27 @@ def test_best_is_replaced_whole(journal):
 def test_a_run_that_exists_is_refused_with_the_command_to_resume(journal):
     with pytest.raises(JournalError, match=f"archipelago resume {journal.directory}"):
         Journal.create(journal.directory, meta={})
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "blobs/ab", "lock", "best", "run.toml"])
+def test_a_directory_that_is_not_ours_alone_is_refused_and_stays(name, tmp_path):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(JournalError, match=r"holds other files\n  got: .*\n  fix: give --out"):
+        Journal.create(tmp_path, meta={})
+    assert sorted(tmp_path.rglob("*")) == before
+    assert path.read_text() == "mine"
+
+
+def test_what_a_start_cut_short_leaves_is_no_obstacle(tmp_path):
+    (tmp_path / "lock").write_text("4711\n")
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / ".journal.sqlite.new-wal").write_text("half")
+    journal = Journal.create(tmp_path, meta={})
+    journal.discard()
+    assert list(tmp_path.iterdir()) == []  # it was there before, so it stays
 
 
 def test_a_run_that_is_live_is_locked_for_writers_only(journal):

@@ -134,7 +134,11 @@ def _table(folder: Path, name: str, columns: dict[str, list[Any]]) -> None:
         ),
         (
             {"age": list(range(40)), "y": [""] * 40},
-            "got: \"40 of 120 rows, the first is row 40: 40 of 'south'\"",
+            "got: \"40 of 120 rows, the first is row 1 of 'south': 40 of 'south'\"",
+        ),
+        (
+            {"age": list(range(40)), "y": ["a", "b", "", "b"] * 10},
+            "got: \"10 of 120 rows, the first is row 3 of 'south': 10 of 'south'\"",
         ),
         (
             {"wage": list(range(40)), "y": list("ab") * 20},

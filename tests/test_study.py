@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,16 @@ import pytest
 
 from archipelago.config.load import loads
 from archipelago.core.errors import ConfigError, DataError, JournalError, RunFailed
+from archipelago.core.trial import Outcome
 from archipelago.deploy.session import Session
+from archipelago.driver.loop import Position
+from archipelago.engine.base import Result
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
+from archipelago.study.again import cleared
+from archipelago.study.gather import gather
 from archipelago.study.search import resume, search
+from archipelago.study.watched import Watched
 
 TEXT = """
 name = "wine"
@@ -237,6 +244,26 @@ def _members(session):
     return found
 
 
+class _Lossy:
+    def map(self, tasks):
+        yield Result(index=0, data=memoryview(b"a"), attempts=2, lost="SIGKILL")
+        yield Result(index=1, data=memoryview(b"b"))
+        yield Result(index=2, data=None, error="x", attempts=3, lost="SIGSEGV")
+
+
+def test_lost_workers_are_noted_and_the_report_shows_them(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run", symlinks=True)
+    with Journal.open(tmp_path / "run", write=True) as journal:
+        before = journal.digest()
+        assert [r.index for r in Watched(_Lossy(), journal).map([1, 2, 3])] == [0, 1, 2]
+        assert journal.digest() == before  # which worker died is no part of a run
+        shown = {e.detail: e.count for e in gather(journal).events if e.kind == "worker lost"}
+    assert shown == {
+        "SIGKILL; its task ran again": 1,
+        "SIGSEGV; given up after 3 attempts": 1,
+    }
+
+
 def test_a_constraint_that_no_architecture_meets_is_named(tmp_path):
     run = run_of(False, 'constraints=["params < 10"]')
     with pytest.raises(ConfigError, match=r"no architecture meets the constraints\n  got"):
@@ -279,10 +306,38 @@ def test_a_run_that_could_not_begin_leaves_no_directory(tmp_path, sets, text):
     assert list(tmp_path.iterdir()) == []
     mine = tmp_path / "mine"
     mine.mkdir()
-    (mine / "notes.txt").write_text("keep me")
     with pytest.raises((ConfigError, DataError), match=text):
         search(run_of(False, *sets), mine).result  # noqa: B018
-    assert [path.name for path in mine.iterdir()] == ["notes.txt"]
+    assert list(tmp_path.iterdir()) == [mine]  # it was there before: it stays, empty
+    assert list(mine.iterdir()) == []
+
+
+def test_a_directory_with_somebody_elses_files_is_refused_untouched(tmp_path, monkeypatch):
+    kept = {"run.toml": "mine", "blobs/mine.txt": "a", "cache/mine.txt": "b", "zoo.txt": "c"}
+    for name, text in kept.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path)
+    for sets in ([], ['constraints=["params < 3"]']):
+        with pytest.raises(JournalError, match="own: this one holds other files") as caught:
+            search(run_of(False, *sets), ".").result  # noqa: B018
+        assert caught.value.got == "blobs, cache, run.toml and 1 more"
+        assert "--out a new or an empty directory" in str(caught.value)
+    found = {str(p.relative_to(tmp_path)): p.read_text() for p in tmp_path.rglob("*.*")}
+    assert found == kept
+
+
+def test_clearing_prepared_rows_spares_other_files(tmp_path):
+    cache = tmp_path / "cache"
+    for name in ("seen_x.npy", "shards.json", "ranks/seen_x.npy", "mine/notes.txt"):
+        (cache / name).parent.mkdir(parents=True, exist_ok=True)
+        (cache / name).write_text("x")
+    cleared(cache)
+    assert sorted(p.name for p in cache.rglob("*")) == ["mine", "notes.txt"]
+    (cache / "mine" / "notes.txt").unlink()
+    cleared(cache)
+    assert not cache.exists()
+    cleared(cache)  # what is not there is no fault
 
 
 def test_clients_that_never_answer_end_the_run_with_advice(tmp_path):
@@ -295,6 +350,18 @@ def test_a_diverging_search_says_what_to_lower(tmp_path):
     sets = ("client.learning_rate=100.0", "client.epochs=20", 'space.activations=["relu"]')
     with pytest.raises(RunFailed, match=r"every candidate failed[\s\S]*learning_rate"):
         search(run_of(False, *sets), tmp_path / "run").result  # noqa: B018
+
+
+def test_a_failed_final_training_gives_its_own_reason(tmp_path):
+    study = search(run_of(), tmp_path / "run")
+    with Journal.create(tmp_path / "run", meta={}) as journal:
+        early = Outcome(number=0, arch={}, score=0.1, status="dropped", reason="dropped at round 1")
+        late = Outcome(number=0, arch={}, score=-1.0, status="failed", reason="round 4: NaN loss")
+        journal.commit("round", outcomes=[early])
+        journal.commit("round", outcomes=[late])
+        with pytest.raises(RunFailed, match="final: the final training failed") as caught:
+            study._check_found("final", Position(trials=1), journal)
+    assert caught.value.got == "round 4: NaN loss"
 
 
 def test_a_corrupt_tensor_is_named_and_the_commit_before_goes_on(plain, tmp_path, monkeypatch):

@@ -188,7 +188,11 @@ def _exported(data: Mapping[str, Any]) -> str:
     if data.get("bytes") is not None:
         pieces.append(amount(data["bytes"], "B"))
     if data.get("max_difference") is not None:
-        pieces.append(f"differs from torch by at most {data['max_difference']:.1e}")
+        said = f"differs from torch by at most {data['max_difference']:.1e}"
+        if data.get("relative") is not None:
+            allowed = f"{data['tolerance']:.0e} allowed"
+            said += f" ({data['relative']:.1e} of the largest logit; {allowed})"
+        pieces.append(said)
     if data.get("median_ms") is not None:
         pieces.append(f"{data['median_ms']:.3g} ms a row (p90 {data['p90_ms']:.3g})")
     return ", ".join(pieces)

@@ -2,8 +2,10 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from archipelago.core.errors import ArchipelagoError
 
@@ -12,20 +14,45 @@ __all__ = ["spoken"]
 
 @contextmanager
 def spoken() -> Iterator[None]:
-    """Print known errors and leave with status 2; a defect of ours keeps its trace."""
+    """Print known errors and leave with status 2; a defect of ours keeps its trace.
+
+    Warnings meant for users are one line, each time; others keep their place in the code.
+    """
     try:
-        yield
+        with _warned():
+            yield
     except ArchipelagoError as error:
         _fail(str(error))
     except OSError as error:
         # A path of the user's that cannot be used; anything else is a defect and keeps its trace.
         if error.filename is None or isinstance(error, BrokenPipeError):
             raise
-        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}")
+        fix = "check that it exists and that you may use it, or name another"
+        _fail(f"{os.fsdecode(error.filename)}: {error.strerror}\n  fix: {fix}")
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
+            if category is UserWarning:
+                print(f"warning: {_printable(str(message))}", file=sys.stderr)
+            else:
+                usual(message, category, *place)
+
+        warnings.showwarning = show
+        # Twice in the same words is two losses, which Python would say once.
+        warnings.filterwarnings("always", message="a worker was lost")
+        yield
+
+
+def _printable(message: str) -> str:
+    # Names from files may hold escape sequences: a terminal must not obey them.
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
 
 
 def _fail(message: str) -> None:
-    # Names from files may hold escape sequences: a terminal must not obey them.
-    shown = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
-    print(f"error: {shown}", file=sys.stderr)
+    print(f"error: {_printable(message)}", file=sys.stderr)
     sys.exit(2)

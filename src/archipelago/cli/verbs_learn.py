@@ -56,7 +56,9 @@ def parts(
 
 
 def cite(
-    source: Annotated[Path, typer.Argument(metavar="FILE|DIR", help="Run file, or a run.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="Run file, or a run.", readable=False)
+    ],
 ) -> None:
     """Print BibTeX of the methods and data that a run uses."""
     from archipelago.config.cite import cite as bibtex
@@ -127,7 +129,7 @@ def bench(  # noqa: PLR0917
 
 def doctor(
     directory: Annotated[
-        Path, typer.Argument(metavar="[DIR]", help="Where runs shall be kept.")
+        Path, typer.Argument(metavar="[DIR]", help="Where runs shall be kept.", readable=False)
     ] = Path(),
 ) -> None:
     """Show versions, memory and cores, and try what a run asks of the file system."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "demo", "new", "plan", "resume", "search"]
 
-_File = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (TOML).")]
+_File = Annotated[Path, typer.Argument(metavar="FILE", help="Run file (TOML).", readable=False)]
 _Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Stronger than the file; may be repeated."),
@@ -40,7 +40,8 @@ def new(
         str, typer.Argument(metavar="[PRESET]", help="Left out, without --data: they are listed.")
     ] = "",
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Default: PRESET.toml, or run.toml.")
+        Path | None,
+        typer.Argument(metavar="[FILE]", help="Default: PRESET.toml, or run.toml.", readable=False),
     ] = None,
     data: Annotated[
         list[str] | None,
@@ -101,6 +102,13 @@ def _create(path: Path, text: str) -> None:
     except FileExistsError:
         fix = "name another file: archipelago new ... FILE"
         raise ConfigError("this file exists", where=str(path), fix=fix) from None
+    except OSError as error:
+        raise ConfigError(
+            "the run file cannot be written",
+            got=error.strerror,
+            where=str(path),
+            fix="name a file in a directory that exists and that you may write to",
+        ) from None
 
 
 def check(file: _File, settings: _Set = None) -> None:
@@ -141,7 +149,9 @@ def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
 
 
 def search(  # noqa: PLR0917 - typer's way to declare options
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Run file (TOML).")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", help="Run file (TOML).", readable=False)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Default: runs/NAME of the run.")
     ] = None,
@@ -196,7 +206,9 @@ def _more(trials: str) -> int:
 
 
 def resume(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Of a stopped run.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Of a stopped run.", readable=False)
+    ],
     previous: Annotated[
         bool, typer.Option("--previous", help="Go back one commit first: for a damaged file.")
     ] = False,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compare", "cost", "export", "predict", "report", "reproduce", "runs"]
 
-_Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.")]
+_Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.", readable=False)]
 
 
 def report(directory: _Run) -> None:
@@ -98,8 +98,13 @@ def export(  # noqa: PLR0917 - typer's way to declare options
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="ONNX file of a run.")],
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="CSV, Parquet or NPZ of raw rows.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="ONNX file of a run.", readable=False)
+    ],
+    rows: Annotated[
+        Path,
+        typer.Argument(metavar="ROWS", help="CSV, Parquet or NPZ of raw rows.", readable=False),
+    ],
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV to write; default: the screen.")
     ] = None,
@@ -111,7 +116,9 @@ def predict(
 
 
 def compare(
-    directories: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Of finished runs.")],
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Of finished runs.", readable=False)
+    ],
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="A page to write, too.")
     ] = None,
@@ -159,9 +166,9 @@ def reproduce(
 
 
 def runs(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where runs are kept.")] = Path(
-        "runs"
-    ),
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR]", help="Where runs are kept.", readable=False)
+    ] = Path("runs"),
 ) -> None:
     """List the runs under a directory: state, best score, cost."""
     from archipelago.cli.show import run_lines

@@ -117,10 +117,13 @@ def codes_of(
 
 
 def _lost(raw: Raw, lost: np.ndarray) -> str:
-    """Return how many rows miss their label, and whose they are."""
-    said = f"{int(lost.sum())} of {raw.rows} rows, the first is row {int(lost.argmax())}"
+    """Return how many rows miss their label, and whose they are; rows count from 1."""
+    said, first = f"{int(lost.sum())} of {raw.rows} rows", int(lost.argmax())
     if raw.natural is None:
-        return said
+        return f"{said}, the first is row {first + 1}"
+    whose = raw.natural[first]
+    row = int((raw.natural[: first + 1] == whose).sum())  # within its owner's rows, from 1
+    said += f", the first is row {row} of {raw.names[whose]!r}"
     counts = np.bincount(raw.natural[lost], minlength=len(raw.names))
     whose = [f"{n} of {name!r}" for name, n in zip(raw.names, counts.tolist(), strict=True) if n]
     return f"{said}: {', '.join(whose[:5])}{' ...' if len(whose) > 5 else ''}"

@@ -1,6 +1,7 @@
 """The end of a run: a network, its weights and its preparation become one verified ONNX file."""
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +26,15 @@ from archipelago.space.graph import Graph
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Shipped", "export_module", "export_onnx"]
+__all__ = ["TOLERANCE", "Shipped", "export_module", "export_onnx"]
 
 _LARGEST = 2**31 - 2**24
 """Bytes: a protobuf message holds 2 GiB; 16 MiB are left for what is not weights."""
-_TOLERANCE = 1e-4
+TOLERANCE = 1e-4
 """Largest difference to torch, in units of the largest logit (at least 1). Float32 kernels that sum
 in another order differ by about 1e-6 of it."""
+_DIVERGED = 1e4
+"""Logits beyond this are warned of: a softmax is settled by differences of a few tens."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +46,14 @@ class Shipped:
         bytes: its size.
         max_difference: largest difference of a logit to torch's over `rows`; None without them.
         rows: compared rows.
+        relative: the difference in units of the largest logit (at least 1); at most `TOLERANCE`.
     """
 
     path: Path
     bytes: int
     max_difference: float | None
     rows: int
+    relative: float | None = None
 
 
 def export_onnx(
@@ -207,30 +212,51 @@ def _write(
     draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         draft.write_bytes(proto.SerializeToString())
-        session, model, difference = Session.open(draft), trained(), None
+        session, model = Session.open(draft), trained()
+        difference, relative = None, None
         # A traced network may have baked in the two rows that it was traced with.
         noise = Seed(0).numpy().standard_normal((6, *manifest.preparation.shape), "float32")
         for batch in (noise[:1], noise[1:3], noise[3:]):
             _compared(session, model, batch, fix)
         if rows is not None:
-            difference = _compared(session, model, rows, fix)
+            difference, largest = _compared(session, model, rows, fix)
+            relative = difference / max(1.0, largest)
+            if largest > _DIVERGED:
+                warnings.warn(
+                    f"{path}: a logit of this network is {largest:.3g} on real rows, beyond "
+                    f"{_DIVERGED:.0e}: it has diverged, or inputs are not scaled; do not use it "
+                    "before its scores are checked",
+                    stacklevel=3,
+                )
         draft.replace(path)
     except OSError as error:
         raise ConfigError(
-            "the model cannot be written", got=error.strerror, where=str(path), fix="choose another"
+            "the model cannot be written",
+            got=error.strerror,
+            where=str(path),
+            fix="choose a file in a directory that exists and that you may write to",
         ) from None
     finally:
         draft.unlink(missing_ok=True)
     count = 0 if rows is None else len(rows)
-    return Shipped(path=path, bytes=path.stat().st_size, max_difference=difference, rows=count)
+    return Shipped(
+        path=path,
+        bytes=path.stat().st_size,
+        max_difference=difference,
+        rows=count,
+        relative=relative,
+    )
 
 
-def _compared(session: Session, model: "Callable[[Tensor], Tensor]", rows: Any, fix: str) -> float:
+def _compared(
+    session: Session, model: "Callable[[Tensor], Tensor]", rows: Any, fix: str
+) -> tuple[float, float]:
     difference, largest = compare(session, model, rows)
-    if not difference <= _TOLERANCE * max(1.0, largest):
+    if not difference <= TOLERANCE * max(1.0, largest):
         raise RunFailed(
             "the exported network disagrees with the trained one: nothing was written",
-            got=f"a logit differs by {difference:.3g}, the largest is {largest:.3g}",
+            got=f"a logit differs by {difference:.3g}, the largest is {largest:.3g}: more than "
+            f"{TOLERANCE:.0e} of it",
             fix=fix,
         )
-    return difference
+    return difference, largest

@@ -74,6 +74,7 @@ class Result:
         seconds: wall-clock in the worker.
         worker: which one.
         attempts: how often it was started.
+        lost: how the last worker that was lost with it ended; empty where none was.
     """
 
     index: int
@@ -82,6 +83,7 @@ class Result:
     seconds: float = 0.0
     worker: int = 0
     attempts: int = 1
+    lost: str = ""
 
 
 @runtime_checkable

@@ -196,12 +196,14 @@ class _Batch:
         waiting: indices not given to a worker.
         attempts: starts of each.
         early: results that have come before their turn.
+        lost: why a worker was lost, by the index of its task.
     """
 
     tasks: Sequence[Any]
     waiting: deque[int]
     attempts: list[int]
     early: dict[int, Result] = field(default_factory=dict[int, Result])
+    lost: dict[int, str] = field(default_factory=dict[int, str])
 
 
 class _Actors:
@@ -393,6 +395,7 @@ class _Actors:
             seconds=seconds,
             worker=worker.number,
             attempts=batch.attempts[index],
+            lost=batch.lost.pop(index, ""),
         )
 
     def _lost(self, worker: _Worker, index: int | None, lost: Exception, batch: _Batch) -> None:
@@ -409,8 +412,10 @@ class _Actors:
                 error=f"its worker was lost {batch.attempts[index]} times: {reason}",
                 worker=worker.number,
                 attempts=batch.attempts[index],
+                lost=reason,
             )
         else:
+            batch.lost[index] = reason
             warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)
             batch.waiting.appendleft(index)
 

@@ -107,6 +107,7 @@ class _Pool:
         self._numbers = count()
         self._alive: set[int] = set()
         self._names = count()
+        self._lost: dict[int, str] = {}  # of the tasks under way: why a worker was lost
         self._spawn = multiprocessing.get_context("forkserver")
 
     def open(self, context: Any) -> None:
@@ -160,6 +161,7 @@ class _Pool:
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
         early: dict[int, Result] = {}
+        self._lost = {}
         head = 0
         try:
             while head < len(tasks):
@@ -277,6 +279,7 @@ class _Pool:
             seconds=seconds,
             worker=worker.number,
             attempts=attempts[index],
+            lost=self._lost.pop(index, ""),
         )
 
     def _died(
@@ -288,7 +291,7 @@ class _Pool:
     ) -> None:
         worker.process.join(5)
         index = worker.holds.popleft()
-        reason = _reason(worker.process.exitcode)
+        self._lost[index] = reason = _reason(worker.process.exitcode)
         self._take_back(worker, waiting, attempts)
         if attempts[index] > self._retries:
             early[index] = Result(
@@ -297,6 +300,7 @@ class _Pool:
                 error=f"its worker was lost {attempts[index]} times: {reason}",
                 worker=worker.number,
                 attempts=attempts[index],
+                lost=reason,
             )
         else:
             warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)

@@ -21,7 +21,7 @@ def replace_best(directory: Path, files: Mapping[str, Buffer]) -> Path:
     with guarded(directory, link):
         current = os.readlink(link) if link.is_symlink() else ""
         for folder in directory.glob("best-*"):
-            if folder.name != current:
+            if folder.name != current and folder.name.removeprefix("best-").isdigit():
                 shutil.rmtree(folder)
         fresh = directory / f"best-{int(current.rpartition('-')[2] or 0) + 1}"
         fresh.mkdir()

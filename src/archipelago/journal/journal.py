@@ -19,6 +19,7 @@ from archipelago.journal import queries
 from archipelago.journal.best import replace_best
 from archipelago.journal.blobs import Blobs
 from archipelago.journal.files import Buffer, guarded, write_atomic
+from archipelago.journal.foreign import refuse_foreign
 from archipelago.journal.identity import identity
 from archipelago.journal.lock import Lock
 from archipelago.journal.queries import Point, PointLike
@@ -70,8 +71,16 @@ class Journal:
         b'1234'
     """
 
-    def __init__(self, directory: Path, connection: sqlite3.Connection, lock: Lock | None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        connection: sqlite3.Connection,
+        lock: Lock | None,
+        *,
+        made: bool = False,
+    ) -> None:
         self.directory = directory
+        self._made = made  # whether `create` made the directory
         self._connection = connection
         self._lock = lock
         self._blobs = Blobs(directory)
@@ -82,11 +91,15 @@ class Journal:
         """Start a run in `directory`, which is made where it is missing.
 
         Raises:
-            JournalError: a run is there already, or another process is starting one.
+            JournalError: a run or anything else is there already, or another process is starting
+                a run there.
         """
         directory = Path(directory)
         with guarded(directory, directory):
+            made = not directory.exists()
             directory.mkdir(parents=True, exist_ok=True)
+            if not (directory / DATABASE).exists():
+                refuse_foreign(directory)
             lock = None if (directory / DATABASE).exists() else Lock(directory / "lock")
             if lock is None or (directory / DATABASE).exists():
                 if lock is not None:
@@ -100,7 +113,7 @@ class Journal:
             try:
                 (directory / "blobs").mkdir(exist_ok=True)
                 build(directory, meta)
-                return cls(directory, connect(directory, write=True), lock)
+                return cls(directory, connect(directory, write=True), lock, made=made)
             except BaseException:
                 lock.release()
                 raise
@@ -136,7 +149,7 @@ class Journal:
             self._lock.release()
 
     def discard(self) -> None:
-        """Remove the run, and its directory where nothing else is in it; it is closed then."""
+        """Remove the run, and the directory if `create` made it and it is empty; closes it."""
         self._connection.close()
         with guarded(self.directory, self._path):
             for path in (*self.directory.glob(f"{DATABASE}*"), self.directory / "run.toml"):
@@ -145,7 +158,7 @@ class Journal:
             if self._lock is not None:
                 (self.directory / "lock").unlink(missing_ok=True)
                 self._lock.release()
-            if not any(self.directory.iterdir()):
+            if self._made and not any(self.directory.iterdir()):
                 self.directory.rmdir()
 
     # -- writing -------------------------------------------------------------------------------

@@ -45,7 +45,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A reference line: what something simpler reaches at equal client cost.
+    """A reference line: what something simpler reaches, at equal client cost where rounds allow.
 
     Attributes:
         name: `hand-made network`, `random search`, `pooled training`, ...
@@ -53,6 +53,7 @@ class Reference:
         difference: shipped minus reference, paired over the same test rows, turned so that
             positive means that the shipped model is better; with its own 95 % bounds.
         cost: client-seconds (or the unit that `Findings.cost_unit` names) it was given.
+        macs: multiply-accumulates that clients spent on it; None where not known.
         note: how it was trained, or why it could not be.
     """
 
@@ -64,6 +65,7 @@ class Reference:
     difference_low: float
     difference_high: float
     cost: float
+    macs: float | None = None
     note: str = ""
 
 
@@ -257,6 +259,8 @@ class Shipped:
         path: where it lies, relative to the run directory.
         bytes: size of the file.
         max_difference: largest absolute difference of any output, onnxruntime against torch.
+        relative: the same in units of the largest logit (at least 1); `tolerance`: beyond it no
+            file is written. None where not known.
         median_ms, p90_ms: latency of one example, in milliseconds; None where not measured.
         rows: rows compared.
     """
@@ -267,6 +271,8 @@ class Shipped:
     median_ms: float | None = None
     p90_ms: float | None = None
     rows: int = 0
+    relative: float | None = None
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,7 +280,7 @@ class Event:
     """Something that went otherwise than planned.
 
     Attributes:
-        kind: `dropped out`, `late`, `refused`, `worker died`, `failed`, ...
+        kind: `refused`, `void`, `absent`, `worker lost`, ...
         where: round, client or candidate.
         detail: the reason as recorded.
         count: how often the same was seen.
@@ -332,6 +338,8 @@ class Findings:
         test_rows: rows behind it.
         cost_unit: of every `cost` and `client_seconds`: `virtual client-seconds` or measured.
         pooled: a reference line was trained on all rows in one place.
+        cost: of search, tuning and final training, which references are given too; `macs`: the
+            same in multiply-accumulates of all clients.
         simulation: all silos lay on one machine, so pooled training was permitted.
         winner: number of the shipped candidate.
         network, baseline: drawn side by side.
@@ -360,6 +368,8 @@ class Findings:
     references: tuple[Reference, ...] = ()
     cost_unit: str = "virtual client-seconds"
     pooled: bool = False
+    cost: float | None = None
+    macs: float | None = None
     simulation: bool = True
     winner: int | None = None
     network: Network | None = None
@@ -383,6 +393,12 @@ class Findings:
     inputs: tuple[Input, ...] = ()
     safeguards: tuple[str, ...] = ()
     created: str = ""
+
+    def share(self, reference: Reference) -> float | None:
+        """Return a reference's multiply-accumulates over ours; None where either is not known."""
+        if not self.macs or reference.macs is None:
+            return None
+        return reference.macs / self.macs
 
     @property
     def worst_client(self) -> ClientScore | None:

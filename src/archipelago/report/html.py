@@ -7,7 +7,7 @@ from typing import Any
 
 from archipelago.report import committee
 from archipelago.report.drawing import draw
-from archipelago.report.findings import Findings
+from archipelago.report.findings import Findings, Shipped
 from archipelago.report.tables import table
 from archipelago.report.text import clean, html, number, script_json, shown, size
 from archipelago.report.verdict import compare, front, ranked, verdict
@@ -44,6 +44,11 @@ h2{break-after:avoid}figure,tr,.verdict{break-inside:avoid}thead{display:table-h
 .vega svg{max-width:100%;height:auto}}
 @page{margin:18mm}
 """
+
+_RELEASED = (
+    "Showing how labels are spread over clients is itself a release of information: agree on it "
+    "before this page is passed on."
+)
 
 
 def render(findings: Findings) -> str:
@@ -88,14 +93,10 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield "<h2>Against the reference lines</h2>" + _references(findings)
     yield from committee.sites(findings)
     for ident, title, _ in charts:
+        note = f"<figcaption>{_RELEASED}</figcaption>" if ident == "labels" else ""
         yield (
             f"<figure><h2>{html(title)}</h2><div id='{ident}' class='vega' role='img' "
-            f"aria-label='{html(title)}'></div></figure>"
-        )
-    if findings.label_counts is not None:
-        yield (
-            "<p class='soft'>Showing how labels are spread over clients is itself a release of "
-            "information: agree on it before this page is passed on.</p>"
+            f"aria-label='{html(title)}'></div>{note}</figure>"
         )
     yield "<h2>Leaderboard</h2>" + _leaderboard(findings)
     if findings.network and findings.baseline:
@@ -111,12 +112,21 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
         ship = findings.shipped
         yield "<h2>The model</h2>" + table(
             "The exported file, compared with torch on real rows and timed on one thread.",
-            ("file", "size", "largest difference", "rows compared", "median", "90th percentile"),
+            (
+                "file",
+                "size",
+                "largest difference",
+                "of the largest logit",
+                "rows compared",
+                "median",
+                "90th percentile",
+            ),
             [
                 (
                     ship.path,
                     size(ship.bytes),
                     f"{ship.max_difference:.2g}",
+                    _relative(ship),
                     ship.rows,
                     f"{ship.median_ms:.3f} ms" if ship.median_ms is not None else "not measured",
                     f"{ship.p90_ms:.3f} ms" if ship.p90_ms is not None else "not measured",
@@ -142,6 +152,12 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield f"<pre>{html(findings.config)}</pre>"
 
 
+def _relative(ship: Shipped) -> str:
+    if ship.relative is None or ship.tolerance is None:
+        return "–"
+    return f"{ship.relative:.1g} ({ship.tolerance:.0e} allowed)"
+
+
 def _personal(findings: Findings) -> str:
     rows = [
         (
@@ -159,19 +175,56 @@ def _personal(findings: Findings) -> str:
 
 
 def _references(findings: Findings) -> str:
-    rows = [
+    if not findings.references:
+        return "<p>No reference was trained.</p>"
+    rows: list[Sequence[object]] = []
+    if (ours := findings.test) is not None:
+        rows.append(
+            (
+                "this search",
+                _span(ours.value, ours.low, ours.high, findings),
+                "–",
+                *_work(findings.cost, findings.macs, 1.0, findings),
+                "–",
+                "the search, tuning where there is any, and final training",
+            )
+        )
+    rows += [
         (
             ref.name,
             _span(ref.score, ref.low, ref.high, findings),
             _span(ref.difference, ref.difference_low, ref.difference_high, findings, signed=True),
-            f"{number(ref.cost)} {findings.cost_unit}",
+            *_work(ref.cost, ref.macs, findings.share(ref), findings),
             compare(ref),
             ref.note,
         )
         for ref in findings.references
     ]
-    heads = ("reference", findings.metric, "ours minus it", "client cost", "verdict", "how")
-    return table("Differences are paired over clients, 95 % intervals.", heads, rows)
+    heads = (
+        "line",
+        findings.metric,
+        "ours minus it",
+        "client cost",
+        "MACs of clients",
+        "share of ours",
+        "verdict",
+        "how",
+    )
+    return table(
+        "Differences are paired over clients, 95 % intervals. Shares are of the clients' MACs.",
+        heads,
+        rows,
+    )
+
+
+def _work(
+    cost: float | None, macs: float | None, share: float | None, findings: Findings
+) -> tuple[str, str, str]:
+    return (
+        "–" if cost is None else f"{number(cost)} {findings.cost_unit}",
+        "–" if macs is None else number(macs),
+        "–" if share is None or macs is None else f"{100 * share:.0f} %",
+    )
 
 
 def _span(

@@ -7,6 +7,11 @@ from archipelago.report.text import count, plural, shown
 
 __all__ = ["compare", "front", "ranked", "verdict"]
 
+_EQUAL = 0.1
+"""Client costs whose quotient is no further from one are called equal."""
+_COARSE = 5
+"""Clients below which an interval from drawing clients again is coarse."""
+
 
 def ranked(findings: Findings) -> tuple[Candidate, ...]:
     """Return all candidates, best first: finished, then dropped, then failed."""
@@ -52,7 +57,15 @@ def _against(findings: Findings, reference: Reference) -> str:
     difference = shown(reference.difference, percent=findings.percent, signed=True)
     low = shown(reference.difference_low, percent=findings.percent, signed=True, unit=False)
     high = shown(reference.difference_high, percent=findings.percent, signed=True, unit=False)
-    return f"{compare(reference)} {reference.name} ({difference}, {low} to {high})"
+    share, cost = findings.share(reference), ""
+    if share is not None and not _equal(findings, reference):
+        cost = f"; at {100 * share:.0f} % of our client cost"
+    return f"{compare(reference)} {reference.name} ({difference}, {low} to {high}{cost})"
+
+
+def _equal(findings: Findings, reference: Reference) -> bool:
+    share = findings.share(reference)
+    return share is None or abs(share - 1) <= _EQUAL
 
 
 def verdict(findings: Findings) -> tuple[str, str, str]:
@@ -73,8 +86,9 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
             "that were opened once, at the end."
         )
     if findings.references:
+        equal = all(_equal(findings, reference) for reference in findings.references)
         second = (
-            "At equal client cost it is "
+            f"At equal client cost{'' if equal else ', where no other share is stated,'} it is "
             + _listed([_against(findings, reference) for reference in findings.references])
             + "; brackets hold the difference and its 95 % interval."
         )
@@ -85,9 +99,11 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
 
 def _limits(findings: Findings) -> str:
     worst = findings.worst_client
+    clients = len(findings.client_test)
+    coarse = f"; with {plural(clients, 'client')} they are coarse" if 0 < clients < _COARSE else ""
     one = (
-        f"This is one run with seed {findings.seed}: the intervals cover the choice of test rows, "
-        "not a repetition of the search."
+        f"This is one run with seed {findings.seed}: the intervals come from drawing whole clients "
+        f"again, so they cover the choice of clients, not a repetition of the search{coarse}."
     )
     if worst is None:
         return f"{one} Nothing was measured outside these silos."

@@ -10,7 +10,10 @@ from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["prepared_again", "prepared_for", "units_of"]
+__all__ = ["cleared", "prepared_again", "prepared_for", "units_of"]
+
+_WRITTEN = ("*.npy", "shards.json", "fleet.json", "preparation.json")
+"""Files of prepared rows."""
 
 
 def prepared_for(run: Run, directory: str | Path) -> Prepared:
@@ -32,6 +35,16 @@ def units_of(run: Run) -> dict[str, str]:
     label = getattr(run.data, "label", "")
     units = getattr(run.preprocess, "units", {})
     return {"" if name == label else name: unit for name, unit in units.items()}
+
+
+def cleared(directory: Path) -> None:
+    """Remove prepared rows, and every folder that is then empty; other files stay."""
+    for pattern in _WRITTEN:
+        for path in directory.rglob(pattern):
+            path.unlink()
+    for folder in [*sorted(directory.rglob("*/"), reverse=True), directory]:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 @contextmanager

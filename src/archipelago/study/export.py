@@ -1,6 +1,7 @@
 """From a run to ONNX files: the tested network, any candidate of the search, or its whole front."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -56,9 +57,10 @@ def export(
 
     Raises:
         JournalError: there is no run, it has finished no candidate yet, or weights are gone.
-        ConfigError: no candidate is what was asked for.
+        ConfigError: no candidate is what was asked for, or `path` cannot be written.
     """
     directory, path = Path(directory), Path(path)
+    _refuse_unwritable(path)
     with Journal.open(directory, write=False) as journal:
         shelf = _Shelf.of(journal)
     if number is None and max_macs is None and max_bytes is None:
@@ -92,7 +94,12 @@ def export_front(
     chosen = pareto(shelf.outcomes)
     if not chosen:
         raise _nothing(directory)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fix = "name a folder that can be made there, or one that you may write to"
+        what = "the folder cannot be made"
+        raise ConfigError(what, got=error.strerror, where=str(folder), fix=fix) from None
     written: list[tuple[Path, str]] = []
     index: list[dict[str, Any]] = []
     with shelf.data() as prepared:
@@ -194,7 +201,7 @@ class _Shelf:
 
 def _usual(shelf: _Shelf, path: Path) -> str:
     if (shelf.directory / "model.onnx").is_file():
-        shutil.copyfile(shelf.directory / "model.onnx", path)
+        _copied(shelf.directory / "model.onnx", path)
         return TESTED
     best = shelf.directory / "best"
     if not (best / "arch.json").is_file():
@@ -212,7 +219,7 @@ def _usual(shelf: _Shelf, path: Path) -> str:
 
 def _one(shelf: _Shelf, prepared: Prepared, outcome: Outcome, path: Path, *, train: bool) -> str:
     if outcome.number == shelf.shipped:
-        shutil.copyfile(shelf.directory / "model.onnx", path)
+        _copied(shelf.directory / "model.onnx", path)
         return TESTED
     signature = prepared.shards.signature
     graph = shelf.run.family.graph(outcome.arch, signature.shape, signature.outputs)
@@ -260,6 +267,33 @@ def _write(
             **about,
         },
     )
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Refuse before anything is computed for the file."""
+    if path.is_dir():
+        what, fix = "this is a directory", f"name the file too, e.g. {path / 'model.onnx'}"
+    elif not path.parent.is_dir():
+        what, fix = "its directory does not exist", f"mkdir -p {path.parent}"
+    elif not os.access(path.parent, os.W_OK):
+        what, fix = "its directory is read-only", "choose a directory that you may write to"
+    else:
+        return
+    raise ConfigError(
+        f"the model cannot be written: {what}", got=str(path), where="--onnx", fix=fix
+    )
+
+
+def _copied(source: Path, path: Path) -> None:
+    try:
+        shutil.copyfile(source, path)
+    except OSError as error:
+        raise ConfigError(
+            "the model cannot be written",
+            got=error.strerror,
+            where=str(path),
+            fix="choose a file in a directory that you may write to",
+        ) from None
 
 
 def _nothing(directory: Path) -> JournalError:

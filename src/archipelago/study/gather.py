@@ -19,7 +19,9 @@ from archipelago.journal.journal import Journal
 from archipelago.report import findings as page
 from archipelago.space.graph import Graph
 from archipelago.study.stages import FINALISTS
+from archipelago.study.stages import OURS as TRAINED
 from archipelago.study.verdict import Tested, compared, interval
+from archipelago.study.watched import LOST
 
 __all__ = ["gather", "ranked", "searched"]
 
@@ -41,6 +43,7 @@ def ranked(outcomes: list[Outcome]) -> list[Outcome]:
     return sorted(outcomes, key=lambda o: (order[o.status], -o.fidelity, -o.score, o.number))
 
 
+_AGAIN = "its task ran again"
 _LISTED = 100
 """Clients up to which each one's messages are shown; of more, their sum."""
 
@@ -87,6 +90,8 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         else None,
         test_rows=int(sum(vector[0] for vector in ours.vectors.values())) if ours else 0,
         references=tuple(_references(journal, task, tested, seed)),
+        cost=_sum(journal, TRAINED, "virtual_seconds"),
+        macs=_sum(journal, TRAINED, "macs"),
         winner=best.outcome.number if best else None,
         network=_network("found by this search", best.graph) if best else None,
         baseline=_network("hand-made baseline", Graph.from_json(facts["baseline"])),
@@ -171,19 +176,21 @@ def _references(
     sign = task.direction(task.metric)
     notes = {
         "hand-made": "rounds worth the search and final training, at most five times the latter's",
-        "random-final": "random search with the client work of ours, then training with the rest",
-        "pooled": "all rows in one place, as much work in all as ours: simulation only",
+        "random-final": "random search with the client work of ours, then training with the rest, "
+        "at most five times the rounds of our final training",
+        "pooled": "all rows in one place, as much work in all as ours, but at most five times the "
+        "rounds of our final training: simulation only",
         "shared": "the same training; for clients without a model of their own. Under FedPer its"
         " head is as it was initialised",
     }
-    phases = {"random-final": ("random", "random-final"), "shared": ("final",)}
+    phases = {"random-final": ("random", "random-final"), "shared": TRAINED}
     for name, theirs in tested.items():
         if name == "final" or name not in FINALISTS:
             continue
         gap, low, high = compared(task, tested["final"], theirs, seed)
         if sign < 0:
             gap, low, high = -gap, -high, -low
-        cost = sum(journal.cost(p)["virtual_seconds"] for p in phases.get(name, (name,)))
+        spent = phases.get(name, (name,))
         yield page.Reference(
             name=FINALISTS[name],
             score=theirs.metrics[task.metric],
@@ -191,9 +198,14 @@ def _references(
             difference=gap,
             difference_low=low,
             difference_high=high,
-            cost=cost,
+            cost=_sum(journal, spent, "virtual_seconds"),
+            macs=_sum(journal, spent, "macs"),
             note=notes[name],
         )
+
+
+def _sum(journal: Journal, phases: Iterable[str], what: str) -> float:
+    return sum(journal.cost(phase)[what] for phase in phases)
 
 
 def _network(name: str, graph: Graph) -> page.Network:
@@ -328,6 +340,12 @@ def _events(journal: Journal) -> Iterator[page.Event]:
         )
         for (where, detail), count in sorted(seen.items()):
             yield page.Event(kind=kind, where=where, detail=detail, count=count)
+    lost: Counter[str] = Counter()
+    for _, data, _ in journal.events(LOST):
+        then = f"given up after {data['attempts']} attempts" if data["gave_up"] else _AGAIN
+        lost[f"{data['reason'] or 'reason not known'}; {then}"] += 1
+    for detail, count in sorted(lost.items()):
+        yield page.Event(kind=LOST, where="engine", detail=detail, count=count)
     notes = Counter(
         row.note for row in journal.meter(kind="refused") if row.note and not row.bytes_up
     )

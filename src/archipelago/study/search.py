@@ -30,7 +30,7 @@ from archipelago.estimate.arena import SILENT
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
-from archipelago.study.again import prepared_for
+from archipelago.study.again import cleared, prepared_for
 from archipelago.study.events import Event, shown
 from archipelago.study.gather import ranked, searched
 from archipelago.study.opening import restored
@@ -38,6 +38,7 @@ from archipelago.study.ship import ship
 from archipelago.study.stages import Line
 from archipelago.study.testing import judged, tested
 from archipelago.study.verdict import Tested
+from archipelago.study.watched import Watched
 
 __all__ = ["Event", "Result", "Study", "resume", "search"]
 
@@ -121,11 +122,11 @@ class Study:
         with journal:
             try:
                 journal.write_text("run.toml", described(self.run))
-                yield from self._line(journal, engine)
+                yield from self._line(journal, Watched(engine, journal))
             except ArchipelagoError:
                 # Nothing was trained: the same command shall work once the fault is mended.
                 if not self.resumed and {c.kind for c in journal.commits()} <= {"prepared"}:
-                    shutil.rmtree(self.directory / "cache", ignore_errors=True)
+                    cleared(self.directory / "cache")
                     journal.discard()
                 raise
             finally:
@@ -134,8 +135,8 @@ class Study:
     def _line(self, journal: Journal, engine: Any) -> Iterator[Event]:
         """From data to report: prepare, the stages one after another, the test, the file."""
         run, cache, clock = self.run, self.directory / "cache", Clock()
-        shutil.rmtree(cache, ignore_errors=True)
-        cache.mkdir()
+        cleared(cache)
+        cache.mkdir(exist_ok=True)
         prepared = prepared_for(run, cache)
         shards = prepared.shards
         run.check_clients(len(shards.training))
@@ -185,7 +186,7 @@ class Study:
             yield Event(kind, data)
         if journal.commits()[-1].kind != FINISHED:
             recorder.full(FINISHED, state, {})
-        shutil.rmtree(cache, ignore_errors=True)
+        cleared(cache)
         about = {
             "directory": str(self.directory),
             "score": found["final"].metrics[task.metric],
@@ -265,9 +266,10 @@ class Study:
                 fix="loosen them; `archipelago plan FILE` shows what the space costs",
             )
         if position.champion is None and name in {"search", "final"}:
-            reasons = sorted({o.reason for o in journal.outcomes() if o.reason})
+            own = list(journal.outcomes())[-position.trials :]  # the stage's, which came last
+            reasons = sorted({outcome.reason for outcome in own if outcome.reason})
             raise RunFailed(
-                "every candidate failed",
+                "every candidate failed" if name == "search" else "the final training failed",
                 got="; ".join(reasons)[:400],
                 where=name,
                 fix="lower cohort.minimum or cohort.dropout, or raise cohort.deadline"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archipelago.data.fleet import Population
 from archipelago.data.prepare import Prepared
-from archipelago.deploy.export import export_onnx
+from archipelago.deploy.export import TOLERANCE, export_onnx
 from archipelago.deploy.measure import measure
 from archipelago.driver.loop import Champion
 from archipelago.driver.record import Recorder
@@ -103,6 +103,8 @@ def ship(
         "path": path.name,
         "bytes": shipped.bytes,
         "max_difference": shipped.max_difference,
+        "relative": shipped.relative,
+        "tolerance": TOLERANCE,
         "rows": shipped.rows,
         "median_ms": latency.median_ms,
         "p90_ms": latency.p90_ms,
