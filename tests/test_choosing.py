@@ -138,6 +138,19 @@ def test_a_choice_that_is_none_is_refused(
     assert expected in capsys.readouterr().err
 
 
+def test_a_file_that_is_too_large_names_the_lightest_file(
+    whole: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    path = tmp_path / "x.onnx"
+    lightest = min(outcomes(whole), key=lambda o: o.costs["params"]).number
+    export(whole, path, number=lightest)
+    size = path.stat().st_size
+    for limit in (10, size - 1):
+        assert status("export", whole, "--onnx", path, "--max-bytes", limit) == 2
+        assert f"the lightest file has {size} bytes" in capsys.readouterr().err
+    assert not path.exists()
+
+
 def test_a_continued_run_is_the_run_with_more_trials(whole: Path, tmp_path: Path) -> None:
     directory = tmp_path / "run"
     shutil.copytree(whole, directory, symlinks=True)
@@ -224,6 +237,11 @@ def test_runs_are_compared_over_seeds(whole: Path, tmp_path: Path, capsys: Captu
     out = capsys.readouterr().out
     assert "client.epochs=2" in out
     assert "6 clients" in out
+    assert [line[:8] for line in out.splitlines() if line.startswith("wine")] == [
+        *("wine (1)", "wine (2)"),
+        "wine (1)",
+    ]
+    assert "<td>wine (2)</td><td>5</td>" in page.read_text()
     assert "client.epochs=2" in page.read_text()
     assert compare([whole, places[4]]).pairs[0].verdict == "not compared"
 

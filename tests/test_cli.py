@@ -141,6 +141,7 @@ def test_runs_says_what_lies_there(tmp_path: Path, capsys: pytest.CaptureFixture
     assert status("runs", str(tmp_path)) == 0
     assert capsys.readouterr().out == f"{tmp_path}: no runs here\n"
     assert status("runs", str(tmp_path / "absent")) == 2
+    assert "fix: archipelago runs DIR" in capsys.readouterr().err
 
 
 ROUND = {

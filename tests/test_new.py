@@ -134,11 +134,11 @@ def _table(folder: Path, name: str, columns: dict[str, list[Any]]) -> None:
         ),
         (
             {"age": list(range(40)), "y": [""] * 40},
-            "got: \"40 of 120 rows, the first is row 1 of 'south': 40 of 'south'\"",
+            "got: \"40 of 120 rows, the first is line 2 of south.csv: 40 of 'south'\"",
         ),
         (
             {"age": list(range(40)), "y": ["a", "b", "", "b"] * 10},
-            "got: \"10 of 120 rows, the first is row 3 of 'south': 10 of 'south'\"",
+            "got: \"10 of 120 rows, the first is line 4 of south.csv: 10 of 'south'\"",
         ),
         (
             {"wage": list(range(40)), "y": list("ab") * 20},
@@ -163,7 +163,7 @@ def test_a_silo_that_differs_is_named(
     [
         ([1.5] * 40, "the target is constant"),
         ([f"{n},5" for n in range(40)], "the label's numbers are written with a decimal comma"),
-        (["a"] * 40, "the label has one class only"),
+        (["a"] * 40, "label column 'y': the label has one class only"),
         ([str(n) + "x" for n in range(40)], "nearly every row has its own label"),
     ],
 )
@@ -251,6 +251,9 @@ def test_pictures_in_folders_are_found_and_resized(
     assert [row[0] for row in rows[:2]] == ["cat/0.png", "cat/1.png"]
     assert len(rows) == 24
     assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "pets.toml") == 2
+    _table(tmp_path, "rows", {"a": [1]})
+    assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "rows.csv") == 2
+    assert "fix: give a picture, a folder of pictures, or an .npz" in capsys.readouterr().err
     (tmp_path / "none").mkdir()
     assert status("predict", tmp_path / "run" / "model.onnx", tmp_path / "none") == 2
     assert "no picture was found" in capsys.readouterr().err

@@ -132,6 +132,15 @@ def test_a_regression_answers_in_the_targets_unit(tmp_path):
     np.testing.assert_allclose(given, answers(columns), rtol=1e-5)
 
 
+def _spoilt(text, number):
+    """Write a word for the age in one line of the file."""
+    lines = text.splitlines()
+    fields = next(csv.reader([lines[number - 1]]))
+    fields[lines[0].split(",").index("Age")] = "old"
+    lines[number - 1] = ",".join(f'"{field}"' for field in fields)
+    return "\n".join(lines)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -139,6 +148,7 @@ def test_a_regression_answers_in_the_targets_unit(tmp_path):
         (lambda text: text.replace("Smoker", "smokes"), "got: ['Smoker']"),
         (lambda text: text.replace("Smoker", "smokes"), "does not use: Patient ID, smokes"),
         (lambda text: text.replace("Yes", "perhaps"), "column 'Smoker': a value does not read as"),
+        (lambda text: _spoilt(text, 5), "rows.csv, line 5, column 'Age': a value does not read"),
         (lambda _: "", "rows.csv: the file is empty"),
         (lambda text: text.splitlines()[0], "rows.csv: the file has a header and no rows"),
     ],

@@ -176,6 +176,7 @@ def runs(
     from archipelago.journal.runs import runs as found
 
     if not directory.is_dir():
-        raise ConfigError("no such directory", where=str(directory))
+        fix = "archipelago runs DIR, a directory in which runs are kept"
+        raise ConfigError("no such directory", where=str(directory), fix=fix)
     lines = found(directory)
     print("\n".join(run_lines(lines)) if lines else f"{directory}: no runs here")

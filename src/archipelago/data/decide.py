@@ -56,22 +56,20 @@ def decide(
     owned = own_unread(raw, partition, split, seed)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     answers = clients.ask({"ask": "label", "separators": list(_SEPARATORS)})
-    task, why = _task([(silo, seen) for silo, seen in answers if seen["present"]])
+    task, why = _task([(silo, seen) for silo, seen in answers if seen["present"]], raw.target)
     return Decision(task=task, why=why, meter=tuple(clients.meter))
 
 
 def _task(
-    said: Sequence[tuple[str, Mapping[str, Any]]],
+    said: Sequence[tuple[str, Mapping[str, Any]]], where: str
 ) -> tuple[Classification | MultiLabel | Regression, str]:
     if not said:
-        raise DataError(
-            "the label is empty at every silo", where="label", fix="name another column"
-        )
+        raise DataError("the label is empty at every silo", where=where, fix="name another column")
     for silo, seen in said:
         if seen["comma"] > max(seen["number"], seen["present"] / 2):
             raise DataError(
                 "the label's numbers are written with a decimal comma",
-                where=f"silo {silo!r}, label",
+                where=f"silo {silo!r}, {where}",
                 fix="write 3.14, not 3,14",
             )
     most = max(seen["distinct"] for _, seen in said)
@@ -81,7 +79,7 @@ def _task(
         raise DataError(
             "the label holds numbers at some silos and text at others",
             got=f"numbers at {', '.join(numeric[:5])}; text at {', '.join(rest[:5])}",
-            where=f"silo {rest[0]!r}, label",
+            where=f"silo {rest[0]!r}, {where}",
             fix="write it in one way everywhere",
         )
     if not rest:
@@ -98,7 +96,7 @@ def _task(
         raise DataError(
             "nearly every row has its own label",
             got=f"up to {most} different texts a silo",
-            where="label",
+            where=where,
             fix="name another column to predict",
         )
     return Classification(), f"text, at most {most} different spellings a silo: classes"

@@ -33,7 +33,7 @@ def canonical_labels(raw: Raw) -> np.ndarray:
         raise DataError(
             "labels are missing (empty or NaN)",
             got=_lost(raw, lost),
-            where=f"{raw.name}, label",
+            where=f"{raw.name}, {raw.target}",
             fix="label these rows or remove them",
         )
     return np.array(words, dtype=np.str_)[inverse]
@@ -46,7 +46,7 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
             raise DataError(
                 "multi-label rows need text labels",
                 got=str(raw.y.dtype),
-                where=f"{raw.name}, label",
+                where=f"{raw.name}, {raw.target}",
                 fix=f"join names with {task.separator!r}, as in 'a{task.separator}b'",
             )
         return raw.y
@@ -56,7 +56,7 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
         raise DataError(
             "nearly every row has its own label",
             got=f"{kinds} labels in {raw.rows} rows",
-            where=f"{raw.name}, label",
+            where=f"{raw.name}, {raw.target}",
             fix="choose another label column, or task.kind = 'regression' for numbers",
         )
     return labels
@@ -64,45 +64,51 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
 
 def target_of(raw: Raw) -> np.ndarray:
     """Return the number that a regression predicts, float64 `[rows]`."""
-    target = numbers(raw.y, "number", column="label")
+    target = numbers(raw.y, "number", column=raw.label or "label")
     lost = np.isnan(target)
     if lost.any():
         raise DataError(
             "targets are missing (empty or NaN)",
             got=_lost(raw, lost),
-            where=f"{raw.name}, label",
+            where=f"{raw.name}, {raw.target}",
             fix="fill in these rows or remove them",
         )
     return target
 
 
-def targets_of(task: Regression, answers: Answers) -> Regression:
-    """Fill in a regression's units from all clients' moments."""
+def targets_of(task: Regression, answers: Answers, where: str = "label") -> Regression:
+    """Fill in a regression's units from all clients' moments; `where` is for messages."""
     _, mean, deviation = merged([said["target"] for _, said in answers])
     if deviation == 0:
         raise DataError(
             "the target is constant: there is nothing to learn",
             got=mean,
-            where="label",
+            where=where,
             fix="check the label column",
         )
     return replace(task, mean=mean, scale=deviation)
 
 
 def codes_of(
-    task: Classification | MultiLabel, answers: Answers, labels: np.ndarray, known: Sequence[str]
+    task: Classification | MultiLabel,
+    answers: Answers,
+    labels: np.ndarray,
+    known: Sequence[str],
+    where: str = "label",
 ) -> tuple[Classification | MultiLabel, np.ndarray]:
     """Agree on classes and encode labels.
 
     Args:
         known: class names in a preferred order.
+        where: the label, for messages.
 
     Returns:
         the task filled in, and int64 `[rows]` (-1 where no client trains on the class), or float32
         `[rows, labels]` of 0 and 1 for several labels a row.
     """
     several = isinstance(task, MultiLabel)
-    classes, counts = agree_labels(answers, task.classes or known, least=1 if several else 2)
+    least = 1 if several else 2
+    classes, counts = agree_labels(answers, task.classes or known, least=least, where=where)
     place = {name.casefold(): i for i, name in enumerate(classes)}
     words, inverse = np.unique(labels, return_inverse=True)
     if not several:
@@ -117,13 +123,10 @@ def codes_of(
 
 
 def _lost(raw: Raw, lost: np.ndarray) -> str:
-    """Return how many rows miss their label, and whose they are; rows count from 1."""
-    said, first = f"{int(lost.sum())} of {raw.rows} rows", int(lost.argmax())
+    """Return how many rows miss their label, and whose they are."""
+    said = f"{int(lost.sum())} of {raw.rows} rows, the first is {raw.place(int(lost.argmax()))}"
     if raw.natural is None:
-        return f"{said}, the first is row {first + 1}"
-    whose = raw.natural[first]
-    row = int((raw.natural[: first + 1] == whose).sum())  # within its owner's rows, from 1
-    said += f", the first is row {row} of {raw.names[whose]!r}"
+        return said
     counts = np.bincount(raw.natural[lost], minlength=len(raw.names))
     whose = [f"{n} of {name!r}" for name, n in zip(raw.names, counts.tolist(), strict=True) if n]
     return f"{said}: {', '.join(whose[:5])}{' ...' if len(whose) > 5 else ''}"

@@ -290,10 +290,10 @@ def _targets(
 ) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
     """Fill in the task, and encode every row's target."""
     if owned.target is not None and isinstance(task, Regression):
-        return targets_of(task, answers), owned.target.astype(np.float32)
+        return targets_of(task, answers, owned.raw.target), owned.target.astype(np.float32)
     if owned.labels is None or isinstance(task, Regression):
         raise AssertionError("a task has labels or a target")
-    filled, codes = codes_of(task, answers, owned.labels, owned.raw.classes)
+    filled, codes = codes_of(task, answers, owned.labels, owned.raw.classes, owned.raw.target)
     if isinstance(task, MultiLabel):
         return filled, codes
     for spans, name in zip(owned.spans, owned.names, strict=True):
@@ -303,7 +303,7 @@ def _targets(
             raise DataError(
                 "a class has no train row at any client",
                 got=str(owned.labels[unseen[0]]),
-                where=f"client {name!r}, label",
+                where=f"client {name!r}, {owned.raw.target}",
                 fix="remove this class, or use another seed or a smaller test share",
             )
     return filled, codes

@@ -99,7 +99,7 @@ def inspect(
     owned = own(source.load(), partition, split, task, seed)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
-    labels = _labels(task, schemas)
+    labels = _labels(task, schemas, owned.raw.target)
     findings: list[Finding] = []
     columns: tuple[Column, ...] = ()
     notes: tuple[str, ...] = ()
@@ -135,13 +135,16 @@ def inspect(
 _Answers = Sequence[tuple[str, Mapping[str, Any]]]
 
 
-def _labels(task: Classification | MultiLabel | Regression, schemas: _Answers) -> dict[str, int]:
+def _labels(
+    task: Classification | MultiLabel | Regression, schemas: _Answers, where: str
+) -> dict[str, int]:
     """Return rows by agreed label, or refuse a target from which nothing can be learned."""
     if isinstance(task, Regression):
-        targets_of(task, schemas)
+        targets_of(task, schemas, where)
         return {}
     least = 1 if isinstance(task, MultiLabel) else 2
-    return dict(zip(*agree_labels(schemas, task.classes, least=least), strict=True))
+    agreed = agree_labels(schemas, task.classes, least=least, where=where)
+    return dict(zip(*agreed, strict=True))
 
 
 def _of_columns(schemas: _Answers) -> list[Finding]:

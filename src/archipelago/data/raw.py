@@ -31,6 +31,8 @@ class Raw:
             row is alone.
         official: rows of the published test split; None where there is none.
         categorical: numeric columns to be read as categories.
+        label: name of the column that `y` was; empty where it had none.
+        starts: number of the first row of each text file, by the file's name, in order.
     """
 
     name: str
@@ -44,6 +46,8 @@ class Raw:
     groups: np.ndarray | None = None
     official: np.ndarray | None = None
     categorical: frozenset[str] = frozenset()
+    label: str = ""
+    starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
         if self.rows == 0:
@@ -73,6 +77,20 @@ class Raw:
                     where=self.name,
                     fix="save numbers or fixed-width text, e.g. x.astype('float32')",
                 )
+
+    @property
+    def target(self) -> str:
+        """What messages call the label."""
+        return f"label column {self.label!r}" if self.label else "label"
+
+    def place(self, row: int) -> str:
+        """Return where a row stands: the line of its file (the header is line 1), or its number."""
+        file = max(
+            (name for name, start in self.starts.items() if start <= row),
+            key=lambda name: self.starts[name],
+            default=None,
+        )
+        return f"row {row}" if file is None else f"line {row - self.starts[file] + 2} of {file}"
 
     @property
     def rows(self) -> int:

@@ -91,7 +91,11 @@ def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
 
 def agree_labels(
-    answers: Sequence[tuple[str, Mapping[str, Any]]], preferred: Sequence[str], *, least: int = 2
+    answers: Sequence[tuple[str, Mapping[str, Any]]],
+    preferred: Sequence[str],
+    *,
+    least: int = 2,
+    where: str = "label",
 ) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Agree on classes and count them over all clients.
 
@@ -100,6 +104,7 @@ def agree_labels(
     Args:
         preferred: an order of class names known beforehand; others follow, sorted.
         least: fewest classes that make a task.
+        where: the label, for messages.
     """
     spellings: dict[str, Counter[str]] = {}
     for _, said in answers:
@@ -111,7 +116,7 @@ def agree_labels(
         raise DataError(
             "the label has one class only: there is nothing to learn",
             got=[max(spellings[key]) for key in keys],
-            where="label",
+            where=where,
             fix="check the label column, or use the regression task for a numeric target",
         )
     names = tuple(

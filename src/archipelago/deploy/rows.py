@@ -21,6 +21,9 @@ _READERS = {
 }
 
 
+_TEXT = (".csv", ".gz", ".tsv")
+
+
 def read_rows(
     manifest: Manifest, path: str | Path, *, channels: str = "auto"
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -76,8 +79,19 @@ def _table(
     try:
         return manifest.preparation.apply(table), unused
     except DataError as error:
-        where = f"{path}, {error.where}" if error.where else str(path)
+        line = _line(table, error) if path.suffix.casefold() in _TEXT else ""
+        where = f"{path}{line}, {error.where}" if error.where else str(path)
         raise DataError(error.what, got=error.got, where=where, fix=error.fix) from None
+
+
+def _line(table: Mapping[str, np.ndarray], error: DataError) -> str:
+    """Return the line of the first value that an error is about; the header is line 1."""
+    for name, values in table.items():
+        if error.where == f"column {name!r}" and values.dtype.kind == "U":
+            for row, text in enumerate(values.tolist()):
+                if " ".join(text.split()).casefold() == error.got:
+                    return f", line {row + 2}"
+    return ""
 
 
 def _numbers_where_all_are(values: np.ndarray) -> np.ndarray:
@@ -115,11 +129,12 @@ def _arrays(
 ) -> np.ndarray:
     modality, shape = manifest.preparation.modality, manifest.preparation.shape
     if path.suffix.casefold() != ".npz" or "x" not in arrays:
+        pictures = "a picture, a folder of pictures, or " if modality == "image" else ""
         raise DataError(
             f"this model takes {'images' if modality == 'image' else 'series'}",
             got=path.name,
             where=str(path),
-            fix=f"give an .npz with an array 'x' of rows of shape {shape}",
+            fix=f"give {pictures}an .npz with an array 'x' of rows of shape {shape}",
         )
     x = arrays["x"]
     if x.dtype.kind not in "fiub":

@@ -102,7 +102,7 @@ def lines(found: Comparison) -> Iterator[str]:
 
 def render(found: Comparison) -> str:
     """Return the comparison as one self-contained page. Equal values give equal bytes."""
-    names = " against ".join(group.name for group in found.groups)
+    names = " against ".join(_label(found, index) for index in range(len(found.groups)))
     pairs = table(_HOW, _PAIRED, list(_pairs(found))) if found.pairs else ""
     caption = f"{found.metric}: mean and standard deviation over seeds."
     return (
@@ -123,10 +123,10 @@ _HOW = (
 
 
 def _groups(found: Comparison) -> Iterator[tuple[str, ...]]:
-    for group in found.groups:
+    for index, group in enumerate(found.groups):
         spread = "" if group.deviation is None else f" ± {_value(group.deviation, found)}"
         yield (
-            group.name,
+            _label(found, index),
             ", ".join(map(str, group.seeds)),
             f"{_value(group.mean, found)}{spread}",
             f"{number(group.client_seconds)} s",

@@ -66,17 +66,21 @@ def export(
     if number is None and max_macs is None and max_bytes is None:
         return _usual(shelf, path)
     with shelf.data() as prepared:
-        lighter = float("inf")
+        lighter, smallest = float("inf"), float("inf")
         for outcome in shelf.wanted(number, max_macs, max_bytes):
             if outcome.costs["params"] >= lighter:
                 continue
             what = _one(shelf, prepared, outcome, path, train=train)
             if max_bytes is None or path.stat().st_size <= max_bytes:
                 return f"candidate #{outcome.number}, {what}"
+            smallest = min(smallest, path.stat().st_size)
             path.unlink()
             lighter = outcome.costs["params"]
     raise ConfigError(
-        "no candidate's file is that small", got=max_bytes, where="--max-bytes", fix="allow more"
+        "no candidate's file is that small",
+        got=max_bytes,
+        where="--max-bytes",
+        fix=f"allow more: the lightest file has {smallest:.0f} bytes",
     )
 
 
@@ -179,20 +183,19 @@ class _Shelf:
         if not done:
             raise _nothing(self.directory)
         fitting = [
-            outcome
-            for outcome in done
-            if (max_macs is None or outcome.costs["macs"] <= max_macs)
-            and (max_bytes is None or 4 * outcome.costs["params"] <= max_bytes)
+            outcome for outcome in done if max_macs is None or outcome.costs["macs"] <= max_macs
         ]
         if not fitting:
             macs = min(outcome.costs["macs"] for outcome in done)
-            size = 4 * min(outcome.costs["params"] for outcome in done)
             raise ConfigError(
                 "no candidate is that small",
-                got={"max_macs": max_macs, "max_bytes": max_bytes},
-                fix=f"the smallest has {macs:.0f} MACs a row, the lightest {size:.0f} bytes",
+                got=max_macs,
+                where="--max-macs",
+                fix=f"allow more: the smallest has {macs:.0f} MACs a row",
             )
-        yield from fitting
+        # Weights alone may be too many; where they always are, the lightest shows the file's size.
+        light = [o for o in fitting if max_bytes is None or 4 * o.costs["params"] <= max_bytes]
+        yield from light or [min(fitting, key=lambda outcome: outcome.costs["params"])]
 
     def data(self) -> AbstractContextManager[Prepared]:
         """Read the data again: their preparation travels in the file."""

@@ -1,6 +1,6 @@
 """Your own tables and arrays: one file a silo, or one file with a column of owners."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from glob import glob
 from pathlib import Path
@@ -66,6 +66,7 @@ class Files:
             for column in (self.label, *((self.client,) if self.client else ())):
                 _present(column, table, silo)
         joined = {n: _joined([t[n] for t in tables], n, silos) for n in tables[0]}
+        names = [path.name for path in paths]
         sizes = [len(next(iter(table.values()))) for table in tables]
         owner = np.repeat(np.array(silos), sizes) if len(silos) > 1 else None
         return raw_of_columns(
@@ -76,6 +77,11 @@ class Files:
             owner=owner,
             drop=self.drop,
             categorical=self.categorical,
+            starts={
+                path.name if len(set(names)) == len(paths) else str(path): start
+                for path, start in zip(paths, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True)
+                if _ending(path) != ".parquet"
+            },
         )
 
     def _arrays(self, paths: Sequence[Path]) -> Raw:
@@ -127,8 +133,9 @@ def raw_of_columns(
     owner: np.ndarray | None = None,
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    starts: Mapping[str, int] | None = None,
 ) -> Raw:
-    """Part a table's columns into features, label and owner."""
+    """Part a table's columns into features, label and owner; `starts` as in `Raw`."""
     for column in (*drop, *categorical):
         _present(column, table, name)
     if client:
@@ -161,6 +168,8 @@ def raw_of_columns(
         natural=natural,
         names=names,
         categorical=frozenset(categorical),
+        label=label,
+        starts=starts or {},
     )
 
 
