@@ -18,6 +18,7 @@ from archipelago.core.trial import Outcome
 from archipelago.deploy.session import Session
 from archipelago.driver.front import pareto
 from archipelago.journal.journal import Journal
+from archipelago.report.comparison import lines, render
 from archipelago.study.compare import compare
 from archipelago.study.export import export, export_front
 from archipelago.study.extend import extend
@@ -222,6 +223,16 @@ def test_runs_are_compared_over_seeds(whole: Path, tmp_path: Path, capsys: Captu
     assert "6 clients" in out
     assert "client.epochs=2" in page.read_text()
     assert compare([whole, places[4]]).pairs[0].verdict == "not compared"
+    assert found.notes == ()
+    shutil.copytree(whole, tmp_path / "copy", symlinks=True)
+    twice = compare([whole, tmp_path / "copy", whole / ".", places[1]])
+    assert [group.seeds for group in twice.groups] == [(5, 6)]
+    assert twice.notes[0] == "a run that was given more than once counts once"
+    assert re.search(r"copy repeats .* \(seed 5\): left out", twice.notes[1])
+    assert list(lines(twice))[-2:] == list(twice.notes)
+    assert "(seed 5): left out" in render(twice)
+    with pytest.raises(DataError, match="give at least two runs"):
+        compare([whole, whole / "."])
 
 
 def _score(directory: Path) -> float:
