@@ -20,6 +20,8 @@ from archipelago.data.tasks import Classification
 from archipelago.deploy.session import Session
 from archipelago.driver.front import pareto
 from archipelago.journal.journal import Journal
+from archipelago.report.comparison import lines
+from archipelago.report.comparison import render as compared
 from archipelago.report.html import render
 from archipelago.study.compare import compare
 from archipelago.study.export import export, export_front
@@ -244,6 +246,16 @@ def test_runs_are_compared_over_seeds(whole: Path, tmp_path: Path, capsys: Captu
     assert "<td>wine (2)</td><td>5</td>" in page.read_text()
     assert "client.epochs=2" in page.read_text()
     assert compare([whole, places[4]]).pairs[0].verdict == "not compared"
+    assert found.notes == ()
+    shutil.copytree(whole, tmp_path / "copy", symlinks=True)
+    twice = compare([whole, tmp_path / "copy", whole / ".", places[1]])
+    assert [group.seeds for group in twice.groups] == [(5, 6)]
+    assert twice.notes[0] == "a run that was given more than once counts once"
+    assert re.search(r"copy repeats .* \(seed 5\): left out", twice.notes[1])
+    assert list(lines(twice))[-2:] == list(twice.notes)
+    assert "(seed 5): left out" in compared(twice)
+    with pytest.raises(DataError, match="give at least two runs"):
+        compare([whole, whole / "."])
 
 
 def _score(directory: Path) -> float:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -224,6 +225,8 @@ def test_data_sets_are_listed_and_shown(file: Path, capsys: pytest.CaptureFixtur
     assert "clients    4 (iid)" in capsys.readouterr().out
     assert status("data", "show", "wien") == 2
     assert "did you mean 'wine'? A run file can be shown, too" in capsys.readouterr().err
+    assert status("data", "show", "zzzzzz") == 2
+    assert re.search(r"choose one of .*[a-z]\. A run file can be shown", capsys.readouterr().err)
     assert status("data", "show", "diabetes") == 0
 
 

@@ -213,3 +213,11 @@ def test_images_with_missing_values_are_refused(tmp_path):
     x[3] = np.nan
     with pytest.raises(DataError, match="values are missing or infinite"):
         made(Arrays(x=x, y=np.arange(40) % 2), tmp_path, Iid(clients=2))
+
+
+def test_a_file_that_resembles_no_other_is_not_answered_with_a_list(tmp_path):
+    for index in range(30):
+        (tmp_path / f"{index}.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match="no such file") as caught:
+        Files(paths=(str(tmp_path / "nothing_here"),), label="b").load()
+    assert caught.value.fix == "check the path"

@@ -1,6 +1,7 @@
 import numpy as np
 
 from archipelago.core.seeds import Seed
+from archipelago.data.columns import evidence, is_missing, numbers, texts
 from archipelago.data.partition import Iid, Natural
 from archipelago.data.quality import inspect
 from archipelago.data.sources.arrays import Arrays
@@ -113,3 +114,27 @@ def test_pictures_are_inspected_for_their_labels():
     inspection = inspect(Digits(), Iid(clients=4), Split(), Classification(), seed=Seed(0))
     assert inspection.findings == ()
     assert len(inspection.labels) == 10
+
+
+def test_infinite_values_are_remarked_on_and_count_as_missing():
+    x, y, silo = table()
+    odd = (silo == "b") & (np.arange(400) % 4 == 1)  # half of b's rows
+    x["ratio"] = np.where(odd, np.inf, x["noise"])
+    inspection = judged(x, y, silo)
+    assert whats(inspection) == {("b", "ratio", "infinite"), ("b", "ratio", "missing")}
+    (column,) = (c for c in inspection.columns if c.name == "ratio")
+    assert column.indicator
+
+
+def test_infinite_values_in_text_are_missing_among_numbers_and_words_among_words():
+    said = evidence(np.array(["1,234.5", "Inf", "-infinity", "7", ""]))
+    assert (said["present"], said["number"], said["infinite"]) == (2, 2, 2)
+    read = numbers(np.array(["1,234.5", "Inf", "-infinity"]), "number", column="x")
+    assert read[0] == 1234.5
+    assert np.isnan(read[1:]).all()
+    words = np.array(["inf", "ant", "inf"])  # where an infarct was
+    assert "infinite" not in evidence(words)
+    assert (evidence(words)["present"], evidence(words)["distinct"]) == (3, 2)
+    assert texts(words).tolist() == ["inf", "ant", "inf"]
+    assert texts(np.array([1.0, np.inf, np.nan])).tolist() == ["1", "", ""]
+    assert is_missing(np.array([1.0, -np.inf, np.nan])).tolist() == [False, True, True]

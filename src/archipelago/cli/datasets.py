@@ -52,7 +52,9 @@ def run_of(name: str) -> Run:
         source = part("data", "named", name=name)
     else:
         known = [*(kind for kind in kinds("data") if kind not in _YOURS), *NAMED]
-        fix = f"{did_you_mean(name, known)} A run file can be shown, too"
+        advice = did_you_mean(name, known)
+        stop = "" if advice.endswith("?") else "."
+        fix = f"{advice}{stop} A run file can be shown, too"
         raise ConfigError("no such data set", got=name, fix=fix)
     raw = source.load()
     # Without clients of its own the set is dealt to twenty, or to as many as have 30 rows each.

@@ -8,7 +8,7 @@ are yes/no, true/false, y/n, t/f, 1/0; categories ignore case and outer blanks.
 import re
 from collections.abc import Callable
 from datetime import datetime
-from math import isnan
+from math import isfinite
 from typing import Literal
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = ["Kind", "evidence", "is_missing", "numbers", "texts"]
 Kind = Literal["number", "boolean", "date", "category"]
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "nat", "#n/a"})
+_INFINITE = frozenset(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity"))
 _TRUE = frozenset({"yes", "true", "y", "t", "1", "1.0"})
 _FALSE = frozenset({"no", "false", "n", "f", "0", "0.0"})
 _PLAIN = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?")
@@ -37,9 +38,9 @@ _EPOCH = datetime(2000, 1, 1)
 
 
 def is_missing(values: np.ndarray) -> np.ndarray:
-    """Return which of `[rows]` are missing: NaN, or a word such as `n/a`."""
+    """Return which of `[rows]` are missing: NaN, an infinite value, or a word such as `n/a`."""
     if values.dtype.kind == "f":
-        return np.isnan(values)
+        return ~np.isfinite(values)
     if values.dtype.kind != "U":
         return np.zeros(len(values), bool)
     return _by_distinct(values, lambda text: text in MISSING, bool)
@@ -52,12 +53,15 @@ def evidence(values: np.ndarray) -> dict[str, int]:
         `present`, and of these how many read as `number`, `whole` number, `boolean`, `dmy` and
         `mdy` (dates, either order), `year_last` (dates whose order matters), `comma` (decimal
         comma), `either` (1,234: thousands or a decimal comma), `point` (decimal point, no comma);
-        `distinct` counts different values.
+        `distinct` counts different values; `infinite`, where there are any, the infinite values
+        of a numeric column, which count as missing.
     """
     if values.dtype.kind != "U":
         kept = values[~is_missing(values)]
         binary = int(np.isin(kept, (0, 1)).sum())
+        unbounded = int(np.isinf(values).sum())
         return {
+            **({"infinite": unbounded} if unbounded else {}),
             "present": len(kept),
             "number": len(kept),
             "whole": int((kept == np.floor(kept)).sum()),
@@ -74,9 +78,13 @@ def evidence(values: np.ndarray) -> dict[str, int]:
     out = dict.fromkeys(("present", "number", "whole", "boolean", "dmy", "mdy"), 0)
     out |= {"year_last": 0, "comma": 0, "either": 0, "point": 0}
     seen: set[str] = set()
+    infinite: dict[str, int] = {}
     for raw, count in zip(distinct.tolist(), counts.tolist(), strict=True):
         text = _tidy(raw)
         if text in MISSING:
+            continue
+        if text in _INFINITE:
+            infinite[text] = infinite.get(text, 0) + count
             continue
         seen.add(text)
         out["present"] += count
@@ -90,6 +98,11 @@ def evidence(values: np.ndarray) -> dict[str, int]:
         out["comma"] += count * (_COMMA.fullmatch(text) is not None)
         out["either"] += count * (_EITHER.fullmatch(text) is not None)
         out["point"] += count * (_POINT.fullmatch(text) is not None)
+    if infinite and out["present"] and out["number"] == out["present"]:
+        out["infinite"] = sum(infinite.values())
+    else:  # among words these are words
+        out["present"] += sum(infinite.values())
+        seen |= infinite.keys()
     return {**out, "distinct": len(seen)}
 
 
@@ -113,7 +126,7 @@ def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> 
     }[kind]
 
     def read(text: str) -> float:
-        if text in MISSING:
+        if text in MISSING or (kind == "number" and text in _INFINITE):
             return float("nan")
         value = reader(text)
         if value is None:
@@ -134,7 +147,7 @@ def texts(values: np.ndarray) -> np.ndarray:
     """Read a column as categories: text `[rows]`, case folded, "" where missing, 1.0 as "1"."""
     if values.dtype.kind == "U":
         return _by_distinct(values, lambda text: "" if text in MISSING else _canonical(text), str)
-    words = [f"{v:.12g}" if not isnan(v) else "" for v in values.astype(np.float64).tolist()]
+    words = [f"{v:.12g}" if isfinite(v) else "" for v in values.astype(np.float64).tolist()]
     return np.array(words, dtype=np.str_)
 
 
@@ -153,7 +166,7 @@ def _canonical(text: str) -> str:
 
 def _number(text: str) -> float | None:
     if _PLAIN.fullmatch(text):
-        return float(text)
+        return float(text) if isfinite(float(text)) else None  # 1e999 is a slip, not a number
     if _GROUPED.fullmatch(text):
         return float(re.sub(r"[, '\u00a0\u202f]", "", text))
     return None

@@ -42,8 +42,8 @@ class Finding:
     Attributes:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
-        what: `missing`, `constant`, `duplicates`, `label noise`, `drift`, `leak`, `one label`,
-            `lone class`.
+        what: `missing`, `infinite`, `constant`, `duplicates`, `label noise`, `drift`, `leak`,
+            `one label`, `lone class`.
         amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
             of rows whose label it gives, or its correlation with a numeric target.
         advice: what to look at.
@@ -154,6 +154,9 @@ def _of_columns(schemas: _Answers) -> list[Finding]:
             share = 1 - seen["present"] / seen["rows"]
             if share > _MISSING:
                 out.append(_finding(silo, column, "missing", share, "ask how it is recorded there"))
+            if infinite := seen.get("infinite", 0):
+                advice = "infinite values are treated as missing: a division by zero?"
+                out.append(_finding(silo, column, "infinite", infinite / seen["rows"], advice))
             if seen["distinct"] == 1:
                 share = seen["present"] / seen["rows"]
                 out.append(

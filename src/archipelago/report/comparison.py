@@ -77,6 +77,7 @@ class Comparison:
         metric: shown everywhere; `percent` as in `Findings`.
         groups: in the order in which they were given.
         pairs: every two of them.
+        notes: runs that were given and left out, and why.
     """
 
     data: str
@@ -84,6 +85,7 @@ class Comparison:
     percent: bool
     groups: tuple[Group, ...]
     pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
 
 
 _HEADS = ("run", "seeds", "test", "client time", "bytes", "parameters", "MACs a row", "differs by")
@@ -98,6 +100,7 @@ def lines(found: Comparison) -> Iterator[str]:
         yield ""
         yield from _aligned([_PAIRED, *_pairs(found)])
         yield _HOW
+    yield from found.notes
 
 
 def render(found: Comparison) -> str:
@@ -105,12 +108,13 @@ def render(found: Comparison) -> str:
     names = " against ".join(_label(found, index) for index in range(len(found.groups)))
     pairs = table(_HOW, _PAIRED, list(_pairs(found))) if found.pairs else ""
     caption = f"{found.metric}: mean and standard deviation over seeds."
+    notes = "".join(f"<p class='soft'>{html(note)}</p>" for note in found.notes)
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
         "<meta name='viewport' content='width=device-width,initial-scale=1'>"
         f"<title>{html(names)}: Archipelago comparison</title><style>{STYLE}</style></head>"
         f"<body><main><h1>{html(names)}</h1><p class='soft'>{html(found.data)}</p>"
-        f"<h2>Scores and what they cost</h2>{table(caption, _HEADS, list(_groups(found)))}"
+        f"<h2>Scores and what they cost</h2>{table(caption, _HEADS, list(_groups(found)))}{notes}"
         f"<h2>Paired differences</h2>{pairs}</main></body></html>"
     )
 

@@ -62,15 +62,24 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
     """Compare finished runs.
 
     Args:
-        directories: of runs; those that differ in their seed only are one group.
+        directories: of runs; those that differ in their seed only are one group, and a
+            repetition of settings and seed is left out with a note.
 
     Raises:
         JournalError: a run is not finished.
         DataError: runs are of different data or tasks; what differs is named.
     """
-    if len(set(map(str, directories))) < 2:
-        raise DataError("give at least two runs", got=list(map(str, directories)), where="compare")
-    runs = [_finished(Path(directory)) for directory in directories]
+    places, notes = {Path(given).resolve(): Path(given) for given in directories}, list[str]()
+    if len(places) < 2:
+        raise DataError(
+            "give at least two runs",
+            got=list(map(str, directories)),
+            where="compare",
+            fix="archipelago compare runs/a runs/b",
+        )
+    if len(places) < len(directories):
+        notes.append("a run that was given more than once counts once")
+    runs = [_finished(place) for place in places.values()]
     for other in runs[1:]:
         _same_data(runs[0], other)
     groups: list[list[_Finished]] = []
@@ -78,6 +87,11 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
         home = next((group for group in groups if group[0].options == run.options), None)
         if home is None:
             groups.append([run])
+        elif same := next((one for one in home if one.run.seed == run.run.seed), None):
+            # The same settings and seed are the same run: it is no second draw.
+            notes.append(
+                f"{run.directory} repeats {same.directory} (seed {run.run.seed}): left out"
+            )
         else:
             home.append(run)
     for group in groups:
@@ -93,6 +107,7 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
         percent=task.metric not in ("log_loss", "rmse", "mae", "r2", "auroc"),
         groups=tuple(_group(group, groups[0][0]) for group in groups),
         pairs=tuple(pairs),
+        notes=tuple(notes),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 from typing import Literal
@@ -189,12 +190,12 @@ def expand(paths: Sequence[str]) -> list[Path]:
     for path in out:
         if not path.exists():
             beside = path.parent.iterdir() if path.parent.is_dir() else ()
-            known = [item.name for item in beside]
+            close = get_close_matches(path.name, [item.name for item in beside], n=1)
             raise DataError(
                 "no such file",
                 got=str(path),
                 where="data.paths",
-                fix=did_you_mean(path.name, known[:20]) if known else "check the folder",
+                fix=f"did you mean {close[0]!r}?" if close else "check the path",
             )
     return out
 

@@ -78,7 +78,8 @@ class ImageFolder:
                         raise _bomb(path, f"{picture.width} x {picture.height}")
                     return self._pixels(picture)
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-            raise _bomb(path, str(error)) from None
+            size = str(error).partition(" exceeds")[0]  # what follows is Pillow's limit, not ours
+            raise _bomb(path, size) from None
         except (OSError, ValueError, SyntaxError) as error:
             if isinstance(error, DataError):
                 raise
