@@ -170,7 +170,10 @@ def test_augmentation_is_searched_with_the_architecture(tmp_path):
     [
         ('{"augment.flop" = [1.0]}', "no such option of [augment]. Did you mean 'flip'?"),
         ('{"augment.flip" = [3.0]}', "augment.flip: must lie in [0, 1], got 3.0"),
-        ('{"split.test" = [0.1]}', "only options of [client], augment.OPTION and preprocess.scaling"),
+        (
+            '{"split.test" = [0.1]}',
+            "only options of [client], augment.OPTION and preprocess.scaling",
+        ),
     ],
 )
 def test_choices_that_cannot_be_tried_are_refused(choices, expected):
