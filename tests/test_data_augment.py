@@ -172,7 +172,7 @@ def test_augmentation_is_searched_with_the_architecture(tmp_path):
         ('{"augment.flip" = [3.0]}', "augment.flip: must lie in [0, 1], got 3.0"),
         (
             '{"split.test" = [0.1]}',
-            "only options of [client], augment.OPTION and preprocess.scaling",
+            "only options of [client], augment.OPTION and",
         ),
     ],
 )

@@ -16,7 +16,7 @@ __all__ = ["BLOCK", "Path", "PathName", "block", "choose"]
 PathName = Literal["flat", "dense", "channels-last"]
 
 BLOCK = 1 << 22
-"""Bytes of weights that a block of clients shares: a core's second-level cache."""
+"""Bytes of weights that a block of clients shares: calls are spared, and caches still hold them."""
 
 _SHARES = 8
 """Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round."""
