@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from archipelago.client.paths import BLOCK, block, choose
+from archipelago.client.paths import BLOCK, blocks, choose
 from archipelago.client.training import LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
@@ -170,7 +170,11 @@ def test_a_users_own_network_takes_the_plain_loop():
 
 
 def test_blocks_are_a_pure_function_of_the_round():
-    assert block(7850, 100) == 13
-    assert block(7850, 10_000) == BLOCK // (4 * 7850)
-    assert block(1_600_000, 100) == 1
-    assert block(10, 1) == 1
+    assert blocks(7850, 100) == [13] * 4 + [12] * 4
+    assert blocks(199_210, 20) == [3] * 4 + [2] * 4
+    assert blocks(1_600_000, 20) == [1] * 20
+    assert blocks(10, 1) == [1]
+    many = blocks(7850, 10_000)
+    assert sum(many) == 10_000
+    assert max(many) <= BLOCK // (4 * 7850)
+    assert len(many) % 8 == 0

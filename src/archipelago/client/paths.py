@@ -11,7 +11,7 @@ from archipelago.client.dense import OPS
 from archipelago.core.errors import IncompatibleParts
 from archipelago.space.graph import Graph
 
-__all__ = ["BLOCK", "Path", "PathName", "block", "choose"]
+__all__ = ["BLOCK", "Path", "PathName", "blocks", "choose"]
 
 PathName = Literal["flat", "dense", "channels-last"]
 
@@ -75,13 +75,18 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
     return Path("flat", "the plain loop")
 
 
-def block(size: int, cohort: int) -> int:
-    """Return how many clients one task trains on the dense path.
+def blocks(size: int, cohort: int) -> list[int]:
+    """Return how many clients each task of a round trains on the dense path, largest first.
 
-    A pure function of the round, so that the same clients share a block whatever the workers.
+    A pure function of the round, so that the same clients share a block whatever the workers. There
+    are a multiple of `_SHARES` of nearly equal size, so that a few workers end together.
 
     Args:
         size: scalars of the model.
-        cohort: clients of the branch in this round.
+        cohort: clients of the branch in this round, at least one.
     """
-    return max(1, min(BLOCK // (4 * size), -(-cohort // _SHARES)))
+    width = max(1, min(BLOCK // (4 * size), -(-cohort // _SHARES)))
+    count = -(-cohort // width)
+    count = min(cohort, -(-count // _SHARES) * _SHARES)
+    least, more = divmod(cohort, count)
+    return [least + 1] * more + [least] * (count - more)

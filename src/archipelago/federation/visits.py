@@ -5,7 +5,7 @@ function of the round, so the same visits come about whatever engine runs them.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Keeping, Terms, terms_of
-from archipelago.client.paths import Path, block
+from archipelago.client.paths import Path, blocks
 from archipelago.client.tasks import Fit, FitBlock
 from archipelago.client.training import LocalTraining, Training, tuned
 from archipelago.core.errors import UpdateRefused
@@ -112,10 +112,10 @@ class Side:
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     others: list[Any] = field(default_factory=list[Any])
 
-    def block(self, cohort: int) -> int:
-        """Return how many clients one task trains."""
+    def blocks(self, cohort: int) -> list[int]:
+        """Return how many clients each of its tasks trains."""
         dense = self.path is not None and self.path.name == "dense"
-        return block(self.branch.graph.layout.size, cohort) if dense else 1
+        return blocks(self.branch.graph.layout.size, cohort) if dense else [1] * cohort
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,15 +310,17 @@ def _devices(federation: Federation) -> Seed:
 def grouped(visits: Sequence[Visit]) -> list[list[Visit]]:
     """Return visits in the order of issue, those that one task trains together side by side."""
     cohorts = Counter(visit.model for visit in visits)
+    sizes: dict[tuple[int, int], Iterator[int]] = {}
     jobs: list[list[Visit]] = []
-    open_: dict[tuple[int, int], list[Visit]] = {}
+    open_: dict[tuple[int, int], tuple[list[Visit], int]] = {}
     for visit in visits:
         model = visit.model
-        width = visit.side.block(cohorts[model])
-        if model not in open_ or len(open_[model]) >= width:
-            open_[model] = []
-            jobs.append(open_[model])
-        open_[model].append(visit)
+        job, size = open_.get(model, ([], 0))
+        if len(job) == size:
+            sizes.setdefault(model, iter(visit.side.blocks(cohorts[model])))
+            job, size = open_[model] = [], next(sizes[model])
+            jobs.append(job)
+        job.append(visit)
     return jobs
 
 
