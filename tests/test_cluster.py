@@ -126,7 +126,11 @@ def test_a_task_that_never_ends_is_stopped_by_name_and_the_queued_one_runs(engin
 
 
 def test_a_machine_lost_in_a_round_costs_nothing_but_time(machines, engine):
-    # Long enough that every worker is at work when the machine goes, however slowly it goes.
+    # Every worker must be at work when the machine goes: all have started, and each task takes
+    # longer than its going.
+    ends = time.monotonic() + 60
+    while len({result.worker for result in engine.map([Pid(0.2)] * 6)}) < 3:
+        assert time.monotonic() < ends
     results = engine.map([Add(1), *[Pid(3.0)] * 6])
     next(results)
     machines.remove_node(machines.leaver, allow_graceful=False)
