@@ -25,11 +25,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from archipelago.config.load import loads, preset
 from archipelago.config.run import Run
-from archipelago.core.seeds import Seed
 from archipelago.data.key import TestKey
-from archipelago.data.prepare import prepare
 from archipelago.data.tasks import task_from_json
 from archipelago.journal.journal import Journal
+from archipelago.study.again import prepared_for
 from archipelago.study.search import search
 from archipelago.study.verdict import Tested
 
@@ -84,15 +83,7 @@ def by_hospital(task: Any, tested: Tested, names: list[str]) -> dict[str, Any]:
 def logistic(run: Run) -> dict[str, Any]:
     """Return the same of logistic regression, pooled and local only, on the run's own rows."""
     with tempfile.TemporaryDirectory() as folder:
-        shards = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=Seed(run.seed).child("data"),
-            directory=folder,
-            preprocess=run.preprocess,
-        ).shards
+        shards = prepared_for(run, folder).shards
         opened = shards.sealed.open(TestKey(purpose="logistic regression beside ours"))
         clients = range(shards.clients)
         known = [joined(shards.train(c), shards.validation(c)) for c in clients]

@@ -24,10 +24,10 @@ import torch
 from bars import bar, show, write
 from safetensors.numpy import load as load_tensors
 
-from archipelago import Seed, loads, search
-from archipelago.data.prepare import prepare
+from archipelago import loads, search
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
+from archipelago.study.again import prepared_for
 
 RUN = """
 name = "adult"
@@ -95,15 +95,7 @@ def torch_labels(folder: Path) -> list[str]:
     model = Model.of_graph(graph).eval()
     model.load(torch.from_numpy(flat))
     with tempfile.TemporaryDirectory() as cache:
-        prepared = prepare(
-            run.data,
-            run.partition,
-            run.split,
-            run.task,
-            seed=Seed(run.seed).child("data"),
-            directory=cache,
-            preprocess=run.preprocess,
-        )
+        prepared = prepared_for(run, cache)
         x: Any = run.data.load().x
         with torch.no_grad():
             logits = model(torch.from_numpy(prepared.preparation.apply(x)))

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 
 from archipelago import (
     Branch,
+    Choice,
     Classification,
     Digits,
     Federation,
@@ -21,14 +23,16 @@ from archipelago import (
     Run,
     Seed,
     Serial,
+    Space,
     Split,
+    TableMlp,
     Workplace,
     prepare,
     resume,
     search,
     step,
 )
-from archipelago.core.errors import ConfigError
+from archipelago.core.errors import ConfigError, IncompatibleParts
 from archipelago.nn.model import Model
 
 PAGE = Path(__file__).parents[1] / "docs" / "in-python.md"
@@ -76,6 +80,27 @@ def test_a_run_composed_in_python_is_resumed_with_it(tmp_path):
     with pytest.raises(ConfigError, match="not the run that began here"):
         resume(tmp_path / "run", Run(seed=5))
     assert resume(tmp_path / "run", composed()).result.metrics == best
+
+
+@dataclass(frozen=True)
+class OfTorch:
+    """A space whose networks are torch modules."""
+
+    def space(self, shape, outputs):
+        return Space({"width": Choice((1, 2))})
+
+    def graph(self, arch, shape, outputs):
+        return Own.of(Tiny, shape, **arch)
+
+    def baseline(self, shape, outputs):
+        return TableMlp().baseline((64,), outputs)
+
+
+def test_a_study_of_torch_networks_is_refused_with_the_way_out(tmp_path):
+    run = Run(data=Digits(), space=OfTorch(), engine=Serial())
+    with pytest.raises(IncompatibleParts, match="or search by hand"):
+        search(run, tmp_path / "run").result  # noqa: B018 - asking for it runs the study
+    assert not (tmp_path / "run").exists()
 
 
 def rows(folder):

@@ -17,7 +17,18 @@ from archipelago.nn.inherit import inherited
 from archipelago.space.graph import Graph
 from archipelago.space.joint import settings
 
-__all__ = ["Arena", "Estimator", "SILENT", "Step", "begin", "judge", "outcomes", "settle", "share"]
+__all__ = [
+    "Arena",
+    "Estimator",
+    "SILENT",
+    "Step",
+    "begin",
+    "judge",
+    "outcomes",
+    "settle",
+    "share",
+    "untrained",
+]
 
 SILENT = "no round had enough replies"
 """Why a candidate failed whose clients never answered in time."""
@@ -124,6 +135,15 @@ def begin(
         branches=tuple(branches),
         validators=drawn,
     )
+
+
+def untrained(
+    proposals: Sequence[Proposal], generation: int, arena: Arena, *, validators: int = 0
+) -> Heat:
+    """Return a generation that nobody will train: it is scored, or looked up, in one step."""
+    nobody: list[tuple[int, ...]] = [()] * len(proposals)
+    rounds = [1] * len(proposals)
+    return begin(proposals, generation, arena, cohorts=nobody, rounds=rounds, validators=validators)
 
 
 def share(rounds: int, fidelity: float) -> int:

@@ -9,7 +9,7 @@ from archipelago.core.checks import at_least
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
-from archipelago.estimate.arena import Arena, Step, begin
+from archipelago.estimate.arena import Arena, Step, untrained
 from archipelago.estimate.table import Table
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.federation import Federation
@@ -72,14 +72,7 @@ class Tabular:
 
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
         """Give every proposal a branch that nobody will train."""
-        return begin(
-            proposals,
-            generation,
-            arena,
-            cohorts=[()] * len(proposals),
-            rounds=[1] * len(proposals),
-            validators=0,
-        )
+        return untrained(proposals, generation, arena)
 
     def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
         """Yield once: everything is looked up.

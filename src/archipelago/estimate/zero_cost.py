@@ -11,7 +11,7 @@ from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
-from archipelago.estimate.arena import Arena, Step, begin, outcomes
+from archipelago.estimate.arena import Arena, Step, outcomes, untrained
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.probe import probe
 from archipelago.federation.rounds import Scores
@@ -69,14 +69,7 @@ class ZeroCost:
 
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
         """Start every branch from scratch; nobody will train it."""
-        return begin(
-            proposals,
-            generation,
-            arena,
-            cohorts=[()] * len(proposals),
-            rounds=[1] * len(proposals),
-            validators=self.validators,
-        )
+        return untrained(proposals, generation, arena, validators=self.validators)
 
     def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
         """Yield once: everybody is judged in one sweep."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from archipelago.client.keeping import plain
 from archipelago.config.run import Run
 from archipelago.core.clock import Clock
-from archipelago.core.errors import RunFailed
+from archipelago.core.errors import IncompatibleParts, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
 from archipelago.data.fleet import Population
@@ -22,6 +22,7 @@ from archipelago.federation.buffer import Synchronous
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation
 from archipelago.journal.journal import Journal
+from archipelago.nn.own import Own
 from archipelago.space.graph import Graph
 from archipelago.space.joint import network as network_of
 from archipelago.strategy.base import load
@@ -117,7 +118,15 @@ class Line:
     def graph(self, arch: Arch) -> Graph:
         """Return the network of a point of the space."""
         signature = self.shards.signature
-        return self.run.family.graph(arch, signature.shape, signature.outputs)
+        graph = self.run.family.graph(arch, signature.shape, signature.outputs)
+        if isinstance(graph, Own):
+            raise IncompatibleParts(
+                "a study journals, draws and exports graphs: a torch network of one's own has none",
+                got=graph.network,
+                where="space",
+                fix="return a Graph from the space, or search by hand as docs/in-python.md shows",
+            )
+        return graph
 
     def allowed(self, arch: Arch) -> bool:
         """Return whether the network meets every hard constraint."""
