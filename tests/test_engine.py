@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +77,17 @@ class Sleep:
         return [b"awake"]
 
 
+@dataclass(frozen=True)
+class Fill:
+    value: int
+    size: int
+    seconds: float = 0.0
+
+    def __call__(self, context, memory):
+        time.sleep(self.seconds)
+        return [bytes([self.value]) * self.size]
+
+
 @pytest.fixture(scope="module")
 def pool():
     engine = Processes(workers=2).start()
@@ -94,6 +105,23 @@ def test_results_come_in_task_order_and_equal_serial(pool):
     serial.open(Place())
     tasks = [Add(n) for n in range(40)]
     assert numbers(pool, tasks) == numbers(serial, tasks) == [100 + n for n in range(40)]
+
+
+def test_replies_keep_their_bytes_until_they_are_read(pool):
+    # The first one is late: more replies wait for it than a worker has places for.
+    tasks = [Fill(n, 100_000 + 7 * n, 0.4 * (n == 0)) for n in range(14)]
+    for n, result in enumerate(pool.map(tasks)):
+        time.sleep(0.005)  # the workers go on meanwhile
+        assert bytes(result.data) == bytes([n]) * (100_000 + 7 * n)
+    assert all(len(worker.free) == 3 and not worker.unread for worker in pool._workers)
+
+
+def test_a_reply_is_read_where_its_worker_wrote_it(pool):
+    (result,) = pool.map([Fill(7, 70_000)])
+    worker = next(w for w in pool._workers if w.number == result.worker)
+    assert any(
+        s.mapped and np.shares_memory(np.asarray(s.mapped), result.data) for s in worker.slots
+    )
 
 
 def test_shared_bytes_reach_every_worker_and_are_given_back(pool):
@@ -117,9 +145,10 @@ def test_a_task_that_raises_is_a_value_with_a_reason(pool):
 
 
 def test_a_lost_worker_is_reported_and_its_task_runs_again(pool, tmp_path):
+    tasks = [DieOnce(str(tmp_path / "flag")), *[Add(n) for n in range(6)]]
     with pytest.warns(UserWarning, match="a worker was lost"):
-        results = list(pool.map([DieOnce(str(tmp_path / "flag")), *[Add(n) for n in range(6)]]))
-    assert bytes(results[0].data) == b"survived"
+        results = [replace(r, data=bytes(r.data)) for r in pool.map(tasks)]
+    assert results[0].data == b"survived"
     assert (results[0].attempts, results[1].lost) == (2, "")
     assert results[0].lost.startswith("SIGKILL")
     assert all(r.error is None for r in results)
@@ -238,6 +267,37 @@ if __name__ == "__main__":
     print("ready", *[w.process.pid for w in engine._workers], flush=True)
     list(engine.map([Sleep(60), Sleep(60)]))
 """
+
+
+UNGUARDED = """
+from archipelago.engine.processes import Processes
+from archipelago.core.errors import TaskFailed
+from test_engine import Add, Place
+engine = Processes(workers=2).start()
+engine.open(Place())
+try:
+    list(engine.map([Add(1)] * 8))
+except TaskFailed as error:
+    print(error)
+finally:
+    engine.close()
+"""
+
+
+def test_a_script_without_a_guard_is_told_what_to_do(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(UNGUARDED)
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert "workers end before they are ready" in done.stdout
+    assert 'if __name__ == "__main__":' in done.stdout
 
 
 def test_workers_leave_when_the_coordinator_is_killed(tmp_path):

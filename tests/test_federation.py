@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
+from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerSgd
 from archipelago.client.training import FedSgd, LocalTraining
 from archipelago.client.workplace import Workplace
@@ -20,6 +22,7 @@ from archipelago.data.sources.bundled import Wine
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification
 from archipelago.engine.base import Result
+from archipelago.engine.processes import Processes
 from archipelago.engine.serial import Serial
 from archipelago.estimate.arena import Arena
 from archipelago.estimate.race import Race, groups
@@ -165,6 +168,35 @@ def test_every_byte_is_metered(shards, federation):
     spent = done.branches[0].spent
     assert spent["examples"] == shards.train_rows.sum()
     assert spent["macs"] == 3 * network(shards).macs * shards.train_rows.sum()
+
+
+@dataclass(frozen=True)
+class Median(WeightedMean):
+    """Keeps every update until the round ends."""
+
+    streaming = False
+
+    def fold(self, folding, update):
+        folding.updates.append(update.delta)
+        folding.count += 1
+
+    def start(self, layout):
+        return SimpleNamespace(count=0, updates=[])
+
+    def finish(self, folding):
+        return torch.stack(folding.updates).median(0).values
+
+
+def test_an_average_that_keeps_updates_gets_its_own(shards, federation):
+    """Replies of processes lie where later ones arrive, 18 after another in one worker's places."""
+    robust = replace(federation, aggregator=Median(), training=LocalTraining(path="flat"))
+    pool = Processes(workers=1).start()
+    pool.open(Workplace(shards=shards, task=shards.signature.task))
+    starts = [branch(shards, number) for number in range(3)]
+    ours = step(replace(robust, engine=pool), starts, phase="search").branches
+    pool.close()
+    theirs = step(robust, starts, phase="search").branches
+    assert all(torch.equal(a.flat, b.flat) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_branches_side_by_side_equal_branches_alone(shards, federation):

@@ -32,7 +32,8 @@ class WeightedMean:
     r"""FedAvg's server step: $\sum_k n_k \Delta_k / \sum_k n_k$.
 
     Folds in issue order into one running sum, so memory grows only with the window of early
-    arrivals. Linear: secure aggregation and the Gaussian mechanism apply.
+    arrivals. Linear: secure aggregation and the Gaussian mechanism apply. Streaming: an update is
+    not kept once it is folded; an average that keeps updates says `streaming = False`.
 
     Attributes:
         weighting: `examples` weighs a client by its rows, `equal` counts every client once.

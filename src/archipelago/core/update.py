@@ -1,7 +1,7 @@
 """What a client says to the server. Imports torch; `core/trial.py` is the part that does not."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -29,3 +29,8 @@ class Update:
     effort: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def own(self) -> "Update":
+        """Return it with tensors of its own: those of a reply lie where the next one arrives."""
+        extras = {name: tensor.clone() for name, tensor in self.extras.items()}
+        return replace(self, delta=self.delta.clone(), extras=extras)

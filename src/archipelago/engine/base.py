@@ -69,7 +69,8 @@ class Result:
 
     Attributes:
         index: its place in `map`'s argument.
-        data: the reply; None when it failed.
+        data: the reply; None when it failed. It may lie in shared memory that the next reply
+            overwrites: copy what must outlive the next step of `map`.
         error: why it failed.
         seconds: wall-clock in the worker.
         worker: which one.

@@ -9,21 +9,22 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-import numpy as np
-
-from archipelago.core.buffers import as_bytes, length
+from archipelago.core.buffers import as_bytes, joined, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result, check_device
 from archipelago.engine.warm import warm
-from archipelago.engine.worker import SLOTS, Shared, work
+from archipelago.engine.worker import DEPTH, Shared, work
 
 __all__ = ["Processes"]
+
+SLOTS = DEPTH + 1
+"""Places for replies a worker: while one is read, a task runs and another waits."""
 
 STARTING = 60.0
 """Seconds that a new worker may take until it says that it is ready: no task pays for it."""
@@ -87,16 +88,39 @@ class _Piece:
 
 
 @dataclass(slots=True)
+class _Slot:
+    """The coordinator's side of a worker's `Slot`."""
+
+    fd: int
+    mapped: mmap.mmap | None = None
+
+    def view(self, size: int) -> memoryview:
+        """Return the reply where it lies. A view outlives the file and the worker."""
+        if self.mapped is None or len(self.mapped) < size:
+            self.mapped = mmap.mmap(self.fd, 0)
+        return memoryview(self.mapped)[:size]
+
+
+@dataclass(slots=True)
 class _Worker:
+    """A worker, what it holds (task and slot, in order), and replies in its slots (the same)."""
+
     number: int
     process: Any
     calls: Connection
-    slots: list[int]
+    slots: list[_Slot]
     life: Connection
-    turn: int = 0
-    holds: deque[int] = field(default_factory=deque)
+    free: list[int] = field(default_factory=lambda: list(range(SLOTS)))
+    holds: deque[tuple[int, int]] = field(default_factory=deque)
+    unread: dict[int, int] = field(default_factory=dict)
     since: float = 0.0
+    born: bool = False
     ready: bool = False
+
+    def read(self, index: int) -> None:
+        """Give the slot of a reply back, if it lies in one."""
+        if index in self.unread:
+            self.free.append(self.unread.pop(index))
 
 
 class _Pool:
@@ -108,6 +132,7 @@ class _Pool:
         self._alive: set[int] = set()
         self._names = count()
         self._lost: dict[int, str] = {}  # of the tasks under way: why a worker was lost
+        self._stillborn = 0  # workers in a row that ended before they were ready
         self._spawn = multiprocessing.get_context("forkserver")
 
     def open(self, context: Any) -> None:
@@ -154,10 +179,13 @@ class _Pool:
         return _Piece(number, fd, size, self._alive)
 
     def map(self, tasks: Sequence[Any]) -> Iterator[Result]:
-        """Yield results in task order; early arrivals wait in a window of a few a worker."""
+        """Yield results in task order; early arrivals wait in a window of a few a worker.
+
+        A reply is a view of the memory that its worker wrote: the next one may overwrite it.
+        """
         if not self._workers:
             raise TaskFailed("the engine is not open", fix="call open(context) first")
-        window = 4 * SLOTS * len(self._workers)
+        window = 4 * DEPTH * len(self._workers)
         waiting = deque(range(len(tasks)))
         attempts = [0] * len(tasks)
         early: dict[int, Result] = {}
@@ -165,16 +193,21 @@ class _Pool:
         head = 0
         try:
             while head < len(tasks):
-                self._feed(tasks, waiting, attempts, head + window)
+                self._feed(tasks, waiting, attempts, early, head + window)
                 self._collect(waiting, attempts, early)
                 while head in early:
-                    self._feed(tasks, waiting, attempts, head + window)
+                    self._feed(tasks, waiting, attempts, early, head + window)
                     yield early.pop(head)
+                    for worker in self._workers:
+                        worker.read(head)
                     head += 1
         finally:
             if head < len(tasks):  # the caller stopped early: what runs has nobody to reply to
-                for worker in [w for w in self._workers if w.holds]:
-                    self._replace(worker)
+                for worker in list(self._workers):
+                    for index in list(worker.unread):
+                        worker.read(index)
+                    if worker.holds:
+                        self._replace(worker)
 
     def close(self) -> None:
         """Let the workers end by themselves; kill those that do not."""
@@ -191,8 +224,8 @@ class _Pool:
     def _hire(self) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         life_theirs, life_ours = self._spawn.Pipe(duplex=False)
-        slots = [os.memfd_create("archipelago-reply") for _ in range(SLOTS)]
-        paths = tuple(f"/proc/{os.getpid()}/fd/{fd}" for fd in slots)
+        slots = [_Slot(os.memfd_create("archipelago-reply")) for _ in range(SLOTS)]
+        paths = tuple(f"/proc/{os.getpid()}/fd/{slot.fd}" for slot in slots)
         process = self._spawn.Process(
             target=work, args=(theirs, life_theirs, self._context, paths), daemon=True
         )
@@ -208,17 +241,22 @@ class _Pool:
         worker.process.close()
         worker.calls.close()
         worker.life.close()
-        for fd in worker.slots:
-            os.close(fd)
+        for slot in worker.slots:
+            os.close(slot.fd)
 
     def _replace(self, worker: _Worker) -> None:
         self._bury(worker)
         self._workers[self._workers.index(worker)] = self._hire()
 
     def _feed(
-        self, tasks: Sequence[Any], waiting: deque[int], attempts: list[int], limit: int
+        self,
+        tasks: Sequence[Any],
+        waiting: deque[int],
+        attempts: list[int],
+        early: dict[int, Result],
+        limit: int,
     ) -> None:
-        for depth in range(SLOTS):
+        for depth in range(DEPTH):
             for worker in list(self._workers):
                 if len(worker.holds) != depth or not waiting or waiting[0] >= limit:
                     continue
@@ -227,11 +265,21 @@ class _Pool:
                 attempts[index] += 1
                 if not worker.holds:
                     worker.since = time.monotonic()
-                worker.holds.append(index)
+                slot = self._slot(worker, early)
+                worker.holds.append((index, slot))
                 try:
-                    worker.calls.send_bytes(pickle.dumps(("do", alive, tasks[index])))
+                    worker.calls.send_bytes(pickle.dumps(("do", alive, slot, tasks[index])))
                 except OSError:
                     continue  # it died; `_collect` finds its sentinel and takes the task back
+
+    def _slot(self, worker: _Worker, early: dict[int, Result]) -> int:
+        """Return a free slot; without one, the reply that is read last moves out of its own."""
+        if not worker.free:
+            last = max(worker.unread)
+            data = early[last].data
+            early[last] = replace(early[last], data=None if data is None else joined([data]))
+            worker.read(last)
+        return worker.free.pop()
 
     def _collect(self, waiting: deque[int], attempts: list[int], early: dict[int, Result]) -> None:
         busy = [worker for worker in self._workers if worker.holds]
@@ -246,7 +294,8 @@ class _Pool:
                 self._died(worker, waiting, attempts, early)
                 continue
             if answer is None:
-                worker.ready, worker.since = True, time.monotonic()
+                worker.born = worker.ready = True
+                worker.since, self._stillborn = time.monotonic(), 0
             else:
                 self._arrived(worker, answer, attempts, early)
         now = time.monotonic()
@@ -265,16 +314,12 @@ class _Pool:
         early: dict[int, Result],
     ) -> None:
         size, error, seconds = answer
-        index = worker.holds.popleft()
-        data = None
-        if error is None:
-            data = np.empty(size, np.uint8).data  # not a bytearray: nobody needs the zeros
-            _read(worker.slots[worker.turn % SLOTS], data)
-        worker.turn += 1
+        index, slot = worker.holds.popleft()
+        worker.unread[index] = slot
         worker.since = time.monotonic()
         early[index] = Result(
             index=index,
-            data=data,
+            data=worker.slots[slot].view(size) if error is None else None,
             error=error,
             seconds=seconds,
             worker=worker.number,
@@ -290,9 +335,18 @@ class _Pool:
         early: dict[int, Result],
     ) -> None:
         worker.process.join(5)
-        index = worker.holds.popleft()
+        index, _ = worker.holds.popleft()
         self._lost[index] = reason = _reason(worker.process.exitcode)
         self._take_back(worker, waiting, attempts)
+        self._stillborn += not worker.born
+        if self._stillborn > self._wanted:
+            raise TaskFailed(
+                "workers end before they are ready",
+                got=reason,
+                where="engine",
+                fix='in a script, start the work under `if __name__ == "__main__":`; their own '
+                "words are above. engine.kind = 'serial' needs no workers",
+            )
         if attempts[index] > self._retries:
             early[index] = Result(
                 index=index,
@@ -314,7 +368,7 @@ class _Pool:
         attempts: list[int],
         early: dict[int, Result],
     ) -> None:
-        index = worker.holds.popleft()
+        index, _ = worker.holds.popleft()
         self._take_back(worker, waiting, attempts)
         early[index] = Result(
             index=index,
@@ -329,15 +383,9 @@ class _Pool:
 
     def _take_back(self, worker: _Worker, waiting: deque[int], attempts: list[int]) -> None:
         while worker.holds:
-            index = worker.holds.pop()
+            index, _ = worker.holds.pop()
             attempts[index] -= 1
             waiting.appendleft(index)
-
-
-def _read(fd: int, into: memoryview) -> None:
-    place = 0
-    while place < len(into):  # one call moves at most 2 GiB
-        place += os.preadv(fd, [into[place:]], place)
 
 
 def _reason(code: int | None) -> str:

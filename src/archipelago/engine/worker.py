@@ -17,9 +17,9 @@ import torch
 
 from archipelago.core.buffers import as_bytes, length
 
-__all__ = ["SLOTS", "Shared", "Slot", "map_file", "work"]
+__all__ = ["DEPTH", "Shared", "Slot", "map_file", "work"]
 
-SLOTS = 2
+DEPTH = 2
 """Tasks that a worker holds: one runs, one waits, so that it never idles between two."""
 
 
@@ -98,7 +98,6 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
         return
     memory = _Memory()
     entered = _enter(context)
-    turn = 0
     calls.send(None)  # ready
     while True:
         try:
@@ -112,19 +111,18 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
             entered = _enter(*rest)
             calls.send(None)
             continue
-        alive, task = rest
+        alive, slot, task = rest
         memory.forget(alive)
         began = time.perf_counter()
         try:
             if isinstance(entered, Exception):
                 raise entered
-            size = replies[turn % SLOTS].write(task(entered, memory))
+            size = replies[slot].write(task(entered, memory))
             answer: tuple[int, str | None, float] = (size, None, time.perf_counter() - began)
         except Exception as error:  # a failed task is a value with a reason
             text = f"{type(error).__name__}: {error}"
             answer = (0, text, time.perf_counter() - began)
         del task
-        turn += 1
         try:
             calls.send(answer)
         except OSError:

@@ -95,7 +95,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         stay as they were.
     """
     live = [branch for branch in branches if branch.alive]
-    clock = federation.clock
+    clock, aggregator = federation.clock, federation.aggregator
     with clock.of("frame"):
         sides = {branch.number: side_of(federation, branch) for branch in live}
     visits: list[Visit] = []
@@ -132,10 +132,10 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                     continue
                 rows.append(fitted(visit, reply, seconds, phase, seen))
                 with clock.of("combine"):
-                    federation.aggregator.fold(side.folding, update)
+                    aggregator.fold(side.folding, update if aggregator.streaming else update.own())
                 if kept is not None:
                     extras = side.terms.extras
-                    weight = federation.aggregator.weight(update.examples) if extras else 0.0
+                    weight = aggregator.weight(update.examples) if extras else 0.0
                     side.gathered.add(visit.client, kept, update.extras, weight)
                 side.losses.append((update.examples, update.metrics.get("loss", float("nan"))))
     finally:
@@ -157,7 +157,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             layout = branch.graph.layout
             state = branch.server or federation.server.init(layout)
             with clock.of("combine"):
-                mean = federation.aggregator.finish(folding)
+                mean = aggregator.finish(folding)
                 state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
             after = side.gathered.joined(after)
