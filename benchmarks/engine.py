@@ -17,9 +17,11 @@ import sys
 import tempfile
 import time
 import venv
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -28,6 +30,7 @@ import numpy as np
 import psutil
 import torch
 from bars import bar, interval, show, write
+from resume import told
 
 HERE = Path(__file__).parent
 CONTEST = HERE / "contest"
@@ -390,6 +393,39 @@ def idle(rounds: int) -> dict[str, Any]:
     )
 
 
+def same(quick: bool) -> dict[str, Any]:
+    """Compare the journals of two studies under every engine: all but wall-clock columns."""
+    from archipelago.config.load import loads, preset
+    from archipelago.journal.journal import Journal
+    from archipelago.study.search import search
+
+    races = ["estimator.last=3", "budget.trials=10", "final.rounds=5", "final.references=false"]
+    fleet = ["partition.clients=5000", "budget.trials=4", "final.rounds=10"]
+    engines = ["serial", *(f"processes {workers}" for workers in ((2,) if quick else (1, 2, 5)))]
+    engines += ["cluster 2"] if find_spec("ray") and not quick else []
+    found: dict[str, list[str]] = {}
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # five workers may share fewer cores
+        for name in engines:
+            kind, _, workers = name.partition(" ")
+            engine = f'engine={{kind="{kind}"' + (f", workers={workers}}}" if workers else "}")
+            for study, sets in (("digits", races), ("phones", fleet)):
+                out = Path(folder) / f"{study} {name}"
+                search(loads(preset(study), [*sets, engine]), out).result  # noqa: B018
+                with Journal.open(out, write=False) as journal:
+                    found.setdefault(name, []).append(told(journal))
+    equal = sum(digests == found["serial"] for digests in found.values())
+    return show(
+        bar(
+            "engines whose journals are those of serial, of digits and of a fleet of phones",
+            equal,
+            len(engines),
+            engines=engines,
+            source="measured",
+        )
+    )
+
+
 def first_round() -> dict[str, Any]:
     """Measure `archipelago search` to its first committed round, beyond `import torch`."""
     beyond = []
@@ -430,11 +466,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--quick", action="store_true", help="ours against a plain loop only")
     parser.add_argument("--peers", type=Path, help="where the peers' environments are, or go")
-    parser.add_argument("--only", nargs="*", help="models, or: share overhead memory idle first")
+    parser.add_argument(
+        "--only", nargs="*", help="models, or: share overhead memory idle first same"
+    )
     parser.add_argument("--repeats", type=int, default=0)
     parser.add_argument("--write", type=Path, help="append the lines to a file")
     given = parser.parse_args()
-    wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first"]
+    wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first", "same"]
     repeats = given.repeats or (3 if given.quick else 7)
     lines: list[dict[str, Any]] = []
     for name in wanted:
@@ -447,6 +485,8 @@ def main() -> None:
                 lines += memory(30 if given.quick else 200)
             case "idle":
                 lines.append(idle(repeats))
+            case "same":
+                lines.append(same(given.quick))
             case "first":
                 lines.append(first_round())
             case _:

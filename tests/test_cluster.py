@@ -9,9 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from test_engine import Add, Place, Raise, Sleep, Sum, numbers
 from test_study import _told, run_of
 
+from archipelago.client.workplace import Workplace
 from archipelago.core.errors import ConfigError, MissingExtra, TaskFailed
 from archipelago.engine.cluster import Cluster
 from archipelago.engine.serial import Serial
@@ -97,6 +99,9 @@ def test_a_study_gives_the_journal_of_serial(machines, engine, tmp_path):
 def test_a_context_that_cannot_be_entered_is_named(engine):
     with pytest.raises(TaskFailed, match=r"(?s)cannot be made ready.*no such folder"):
         engine.open(Broken())
+    if not torch.cuda.is_available():
+        with pytest.raises(TaskFailed, match=r"(?s)cannot be made ready.*CUDA"):
+            engine.open(Workplace(shards=None, task=None, device="cuda"))
     engine.open(Place(7))
     assert numbers(engine, [Add(5)]) == [12]
     engine.open(Place())

@@ -237,6 +237,12 @@ def test_a_stopped_asynchronous_run_goes_on_to_the_same_bits(phones, tmp_path):
     assert _told(directory) == _told(phones)
 
 
+def test_a_fleet_that_nobody_waits_for_is_the_same_with_workers(phones, tmp_path):
+    workers = [*MINI[:-1], 'engine={kind="processes", workers=2}']
+    search(loads(preset("phones"), workers), tmp_path / "run").result  # noqa: B018
+    assert _told(tmp_path / "run") == _told(phones)
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [

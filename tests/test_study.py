@@ -131,9 +131,10 @@ def test_test_rows_are_opened_after_everything_else(whole):
     assert set(phases[phases.index("test") :]) == {"test"}
 
 
+@pytest.mark.filterwarnings("ignore:.*workers share")
 def test_processes_give_the_same_run_as_serial(tmp_path):
     search(run_of(), tmp_path / "serial").result  # noqa: B018
-    for workers in (1, 2):
+    for workers in (1, 5):
         engine = f'engine={{kind="processes", workers={workers}}}'
         search(run_of(False, engine), tmp_path / str(workers)).result  # noqa: B018
         assert _told(tmp_path / str(workers)) == _told(tmp_path / "serial")

@@ -37,7 +37,8 @@ class Workplace:
     networks: Mapping[str, Callable[..., nn.Module]] = field(default_factory=dict[str, Any])
 
     def enter(self) -> "Bench":
-        """Return the worker's bench."""
+        """Return the worker's bench; a machine without the device says so before any task."""
+        torch.empty(0, device=self.device)
         return Bench(self)
 
 

@@ -1,5 +1,6 @@
 """The inside of a worker process."""
 
+import gc
 import mmap
 import os
 import pickle
@@ -90,6 +91,7 @@ def map_file(path: str, size: int) -> mmap.mmap:
 def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, ...]) -> None:
     """Serve tasks until told to stop, or until the coordinator is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    gc.freeze()  # a collection would write to every page that the fork server shares with us
     threading.Thread(target=_watch, args=(life,), daemon=True).start()
     torch.set_num_threads(1)
     try:
