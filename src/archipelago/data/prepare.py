@@ -13,14 +13,15 @@ from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.data.answers import LocalRows
 from archipelago.data.fleet import Fleet, Population
-from archipelago.data.labels import Answers, codes_of, labels_of, target_of, targets_of
+from archipelago.data.labels import codes_of, labels_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
+from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
-from archipelago.data.statistics import Clients, agree_columns, merged
+from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
 __all__ = ["Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
@@ -30,7 +31,10 @@ _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where rows come from."""
+    """Where rows come from.
+
+    A class of a set that anybody can look up says `PUBLISHED = True`: its rows are not judged.
+    """
 
     def load(self) -> Raw:
         """Read all rows."""
@@ -68,6 +72,7 @@ class Prepared:
         preparation: turns raw rows into inputs, then and later.
         summaries: one for each client; of a fleet, one for each home.
         views: by scaling, further preparations of the same rows that a search may choose.
+        findings: the verdict on each client's rows; None where nobody asked for one.
     """
 
     shards: Population
@@ -75,6 +80,7 @@ class Prepared:
     preparation: Preparation
     summaries: tuple[Summary, ...]
     views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
+    findings: tuple[Finding, ...] | None = None
 
     def tuned(self, settings: Mapping[str, Value]) -> "Prepared":
         """Return the same under the scaling that `settings` names, where there is one."""
@@ -125,6 +131,7 @@ def prepare(
     directory: str | Path,
     preprocess: Preprocess | None = None,
     choices: Mapping[str, tuple[Value, ...]] | None = None,
+    judged: bool = False,
 ) -> Prepared:
     """Give rows to clients, hold the statistics round over train rows, write the shards.
 
@@ -138,6 +145,7 @@ def prepare(
             removes it at the end of a run.
         preprocess: how tables are scaled.
         choices: what a search tunes; other scalings among it are prepared too.
+        judged: whether the round also asks what a verdict on each client's rows needs.
 
     Raises:
         DataError: a file, silo, column or label cannot be used; it is named.
@@ -151,8 +159,12 @@ def prepare(
     filled, y = _targets(task, answers, owned)
     scaled, home = preprocess or Preprocess(), Path(directory)
 
-    def written(how: Preprocess, where: Path) -> tuple[Preparation, Shards]:
-        preparation, x = _inputs(raw, clients, answers, how)
+    def agreed(how: Preprocess) -> Agreed | None:
+        table = isinstance(raw.x, Mapping)
+        return agree_columns(clients, answers, how) if table else None
+
+    def written(how: Preprocess, where: Path, of: Agreed | None) -> tuple[Preparation, Shards]:
+        preparation, x = _inputs(raw, answers, of)
         _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
@@ -167,17 +179,20 @@ def prepare(
         (where / "preparation.json").write_text(preparation.to_json())
         return preparation, shards
 
-    preparation, shards = written(scaled, home)
-    views = {
-        name: written(replace(scaled, scaling=name), home / name)[0]
-        for name in scaled.views(choices or {}, raw.modality)
+    first = agreed(scaled)
+    preparation, shards = written(scaled, home, first)
+    others = {
+        name: replace(scaled, scaling=name) for name in scaled.views(choices or {}, raw.modality)
     }
+    views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
+    findings = judge(clients, answers, first) if judged else None
     return Prepared(
         shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
         preparation=preparation,
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
+        findings=findings,
     )
 
 
@@ -309,14 +324,15 @@ def _targets(
     return filled, codes
 
 
-def _inputs(
-    raw: Raw, clients: Clients, answers: Answers, preprocess: Preprocess
-) -> tuple[Preparation, np.ndarray]:
-    if isinstance(raw.x, Mapping):
-        columns, notes = agree_columns(clients, answers, preprocess)
-        width = sum(len(column.features) for column in columns)
-        made = Preparation(modality="table", shape=(width,), columns=columns, notes=notes)
+def _inputs(raw: Raw, answers: Answers, agreed: Agreed | None) -> tuple[Preparation, np.ndarray]:
+    if agreed is not None:
+        width = sum(len(column.features) for column in agreed.columns)
+        made = Preparation(
+            modality="table", shape=(width,), columns=agreed.columns, notes=agreed.notes
+        )
         return made, made.apply(raw.x)
+    if isinstance(raw.x, Mapping):
+        raise AssertionError("a table's columns are agreed on first")
     pooled = [merged([said["channels"][c] for _, said in answers]) for c in range(raw.x.shape[1])]
     if not np.isfinite(pooled).all():
         raise DataError(

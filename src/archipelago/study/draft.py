@@ -13,8 +13,8 @@ from archipelago.config.toml import write
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.decide import decide
+from archipelago.data.inspection import Inspection, inspect
 from archipelago.data.partition import Iid, Natural
-from archipelago.data.quality import Inspection, inspect
 from archipelago.data.raw import Raw
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification, MultiLabel, Regression
