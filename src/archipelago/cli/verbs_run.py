@@ -125,7 +125,8 @@ def check(file: _File, settings: _Set = None) -> None:
     from archipelago.data.inspection import inspect
 
     seed = Seed(run.seed).child("data")
-    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed)
+    cut = getattr(run.preprocess, "windows", None)
+    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
     print("\n".join(finding_lines(seen.findings)))
 
 

@@ -14,6 +14,7 @@ from archipelago.data.quality import Finding, judge
 from archipelago.data.split import Split
 from archipelago.data.statistics import Answers, Clients, agree_columns, agree_labels, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.windows import Windows
 
 __all__ = ["Inspection", "inspect"]
 
@@ -56,13 +57,16 @@ def inspect(
     task: Classification | MultiLabel | Regression,
     *,
     seed: Seed,
+    windows: Windows | None = None,
 ) -> Inspection:
     """Ask every client for aggregates over its train rows, and judge them.
+
+    With `windows`, rows are windows of recordings.
 
     Raises:
         DataError: silos disagree on a column, or a column cannot be read.
     """
-    owned = own(source.load(), partition, split, task, seed)
+    owned = own(source.load(), partition, split, task, seed, windows=windows)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
     labels = _labels(task, schemas, owned.raw.target)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from archipelago.core.errors import ConfigError, DataError, did_you_mean
+from archipelago.core.errors import ConfigError, DataError, IncompatibleParts, did_you_mean
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
@@ -23,6 +23,7 @@ from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
 from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.windows import Windows, windows_of
 
 __all__ = ["Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
 
@@ -120,6 +121,32 @@ class Owned:
             separator=self.separator,
         )
 
+    def cut(self, windows: Windows | None) -> "Owned":
+        """Return the windows of these recordings, each where its recording is."""
+        raw = self.raw
+        if windows is None:
+            _refuse_lengths(raw)
+            return self
+        if isinstance(raw.x, Mapping) or raw.modality != "series":
+            raise IncompatibleParts(
+                "only series are cut into windows",
+                got=raw.modality,
+                where="preprocess.window",
+                fix="leave it out",
+            )
+        fix = "set preprocess.window to {shortest} or less, or leave these recordings out"
+        windows.check(raw.x, raw.lengths, where=raw.name, whose="the", fix=fix)
+        x, counts = windows.cut(raw.x, raw.lengths)
+        recording = np.repeat(np.arange(raw.rows), counts)
+        spent = dict.fromkeys(("natural", "groups", "official", "lengths"))
+        return replace(
+            self,
+            raw=replace(raw, x=x, y=raw.y[recording], **spent),
+            spans=[tuple(windows_of(part, counts) for part in parts) for parts in self.spans],
+            labels=None if self.labels is None else self.labels[recording],
+            target=None if self.target is None else self.target[recording],
+        )
+
 
 def prepare(
     source: Source,
@@ -152,19 +179,19 @@ def prepare(
         ConfigError: the partition or the split asks for what the data cannot give, or a unit
             belongs to no column.
     """
-    owned = own(source.load(), partition, split, task, seed)
+    scaled, home = preprocess or Preprocess(), Path(directory)
+    owned = own(source.load(), partition, split, task, seed, windows=scaled.windows)
     raw, held = owned.raw, owned.held
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
     answers = clients.ask({"ask": "schema"})
     filled, y = _targets(task, answers, owned)
-    scaled, home = preprocess or Preprocess(), Path(directory)
 
     def agreed(how: Preprocess) -> Agreed | None:
         table = isinstance(raw.x, Mapping)
         return agree_columns(clients, answers, how) if table else None
 
     def written(how: Preprocess, where: Path, of: Agreed | None) -> tuple[Preparation, Shards]:
-        preparation, x = _inputs(raw, answers, of)
+        preparation, x = _inputs(raw, answers, of, how.windows)
         _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
@@ -196,6 +223,18 @@ def prepare(
     )
 
 
+def _refuse_lengths(raw: Raw) -> None:
+    """Refuse recordings of several lengths that nobody cuts."""
+    if raw.lengths is not None:
+        shortest, longest = int(raw.lengths.min()), int(raw.lengths.max())
+        raise DataError(
+            "recordings have different lengths, and a network takes one",
+            got=f"{shortest} to {longest} steps",
+            where=raw.name,
+            fix=f"set preprocess.window, at most {shortest}, or bring all of them to one length",
+        )
+
+
 def _check_units(preprocess: Preprocess, preparation: Preparation, label: str) -> None:
     known = {label, *(column.name for column in preparation.columns)}
     for name in preprocess.units:
@@ -214,21 +253,24 @@ def own(
     split: Split,
     task: Classification | MultiLabel | Regression,
     seed: Seed,
+    *,
+    windows: Windows | None = None,
 ) -> Owned:
-    """Give rows to clients and part them; nothing is learned from them yet."""
+    """Give rows to clients, part them, then cut recordings; nothing is learned from them yet.
+
+    Raises:
+        DataError: labels are missing, or a recording is shorter than a window.
+        IncompatibleParts: there are windows, and the rows are no series.
+    """
     if isinstance(task, Regression):
         target = target_of(raw)
-        return _owned(raw, partition, split, _fifths(target), seed, target=target)
+        owned = _owned(raw, partition, split, _fifths(target), seed, target=target)
+        return owned.cut(windows)
     labels = labels_of(raw, task)
-    return _owned(
-        raw,
-        partition,
-        split,
-        np.unique(labels, return_inverse=True)[1],
-        seed,
-        labels=labels,
-        separator=task.separator if isinstance(task, MultiLabel) else "",
-    )
+    strata = np.unique(labels, return_inverse=True)[1]
+    separator = task.separator if isinstance(task, MultiLabel) else ""
+    owned = _owned(raw, partition, split, strata, seed, labels=labels, separator=separator)
+    return owned.cut(windows)
 
 
 def own_unread(
@@ -324,7 +366,9 @@ def _targets(
     return filled, codes
 
 
-def _inputs(raw: Raw, answers: Answers, agreed: Agreed | None) -> tuple[Preparation, np.ndarray]:
+def _inputs(
+    raw: Raw, answers: Answers, agreed: Agreed | None, windows: Windows | None
+) -> tuple[Preparation, np.ndarray]:
     if agreed is not None:
         width = sum(len(column.features) for column in agreed.columns)
         made = Preparation(
@@ -346,6 +390,7 @@ def _inputs(raw: Raw, answers: Answers, agreed: Agreed | None) -> tuple[Preparat
         shape=raw.x.shape[1:],
         multiply=tuple(s / (d or 1.0) for s, (_, _, d) in zip(unit, pooled, strict=True)),
         add=tuple(-m / (d or 1.0) for _, m, d in pooled),
+        windows=windows,
     )
     # integers stay as they are on disk and are scaled when fetched: a quarter of the bytes
     return made, raw.x if raw.x.dtype in (np.uint8, np.int16) else made.apply(raw.x)

@@ -122,7 +122,7 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
-        limits=tuple(_limits(journal, task)),
+        limits=(*_of_windows(facts), *_limits(journal, task)),
         protection=_protection(run),
         silos=tuple(
             page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
@@ -162,7 +162,8 @@ def _spent(journal: Journal) -> Iterator[page.Spent]:
 def _task(facts: Mapping[str, Any]) -> str:
     kind = facts["task"]["kind"]
     of = f" of {len(facts['classes'])} classes" if facts["classes"] else ""
-    return f"{kind}{of} from {facts['modality']} rows of shape {facts['shape']}"
+    rows = "windows" if facts.get("windows") else "rows"
+    return f"{kind}{of} from {facts['modality']} {rows} of shape {facts['shape']}"
 
 
 def _bounds(pair: tuple[float, float]) -> dict[str, float]:
@@ -367,6 +368,16 @@ def _events(journal: Journal) -> Iterator[page.Event]:
     )
     for note, count in sorted(notes.items()):
         yield page.Event(kind="absent", where="clients", detail=note, count=count)
+
+
+def _of_windows(facts: Mapping[str, Any]) -> Iterator[str]:
+    if cut := facts.get("windows"):
+        yield (
+            f"Recordings were cut into windows of {cut['length']} steps, one every "
+            f"{cut['stride']}; all windows of one recording are in one split. Every row and score "
+            "here is of a window. `predict` answers for a whole recording with the mean of its "
+            "windows' scores; that mean was not scored."
+        )
 
 
 def _limits(journal: Journal, task: Any) -> Iterator[str]:

@@ -76,6 +76,7 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "names": [summary.name for summary in prepared.summaries],
         "labels": [list(summary.labels) for summary in prepared.summaries],
         "rows": [[s.train, s.validation, s.test, s.held_out] for s in prepared.summaries],
+        "windows": asdict(cut) if (cut := prepared.preparation.windows) else None,
         "quality": None
         if prepared.findings is None
         else [asdict(finding) for finding in prepared.findings],
