@@ -11,10 +11,12 @@ import pytest
 from archipelago.config.load import loads
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.data import answers
 from archipelago.data.inspection import inspect
 from archipelago.journal.journal import Journal
 from archipelago.report.findings import Candidate, Findings, Remark, Silo
 from archipelago.report.html import render
+from archipelago.study.extend import extend
 from archipelago.study.reproduce import differences
 from archipelago.study.search import resume, search
 
@@ -125,17 +127,27 @@ def test_the_verdict_is_that_of_check_and_left_the_silos_metered(whole: Path) ->
 
 
 def test_a_run_that_goes_on_keeps_its_verdict_and_asks_nobody_again(
-    whole: Path, tmp_path: Path
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judged: list[str] = []
+    real = answers.quality_answer
+    monkeypatch.setattr(
+        answers, "quality_answer", lambda rows, ask: judged.append(rows.name) or real(rows, ask)
+    )
     study = search(run_of(whole), tmp_path / "run")
     for event in study.events():
         if event.kind == "prepared":
             study.stop()
+    assert judged == ["north", "south", "west"]
     resume(tmp_path / "run").result  # noqa: B018 - asking runs the study
     assert differences(whole / "run", tmp_path / "run").same
     assert len(asked(tmp_path / "run")) == 9
     pages = [(folder / "run" / "report.html").read_text() for folder in (whole, tmp_path)]
     assert section(pages[0]) == section(pages[1])
+    extend(tmp_path / "run", 1).result  # noqa: B018 - asking runs the study
+    assert len(asked(tmp_path / "run")) == 9
+    assert section((tmp_path / "run" / "report.html").read_text()) == section(pages[0])
+    assert len(judged) == 3
 
 
 def test_a_published_set_is_not_judged(tmp_path: Path) -> None:
