@@ -306,6 +306,6 @@ def _kept(said: list[str], reply: Any) -> Any:
 def test_the_run_files_of_the_documentation_load() -> None:
     text = (Path(__file__).parent.parent / "docs" / "your-data.md").read_text()
     found = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
-    assert len(found) == 3
+    assert len(found) == 4
     for piece in found:
         loads(piece)

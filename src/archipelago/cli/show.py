@@ -14,7 +14,8 @@ from archipelago.journal.runs import RunLine
 if TYPE_CHECKING:
     from archipelago.core.device import Device
     from archipelago.core.meter import MeterRow
-    from archipelago.data.quality import Finding, Inspection
+    from archipelago.data.inspection import Inspection
+    from archipelago.data.quality import Finding
     from archipelago.study.costs import Bill
     from archipelago.study.plan import Plan
 
@@ -119,7 +120,7 @@ def finding_lines(findings: Sequence["Finding"]) -> Iterator[str]:
             f.silo,
             f.what,
             f.column or "(rows)",
-            f"{f.amount:+.1f} sd" if f.what == "drift" and abs(f.amount) > 1 else f"{f.amount:.0%}",
+            f.size,
             f.advice,
         )
         for f in findings

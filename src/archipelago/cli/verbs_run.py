@@ -122,10 +122,11 @@ def check(file: _File, settings: _Set = None) -> None:
     print(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
     from archipelago.cli.show import finding_lines
     from archipelago.core.seeds import Seed
-    from archipelago.data.quality import inspect
+    from archipelago.data.inspection import inspect
 
     seed = Seed(run.seed).child("data")
-    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed)
+    cut = getattr(run.preprocess, "windows", None)
+    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
     print("\n".join(finding_lines(seen.findings)))
 
 

@@ -19,6 +19,8 @@ HISTOGRAM = 512
 """Bins of a column's histogram; see `bins`."""
 FEW = 20
 """Rows below which a column gives the label by chance."""
+_OFTEN = 5
+"""Equal rows from which on they are no slip: in a table of few categories rows often agree."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -168,7 +170,8 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     """
     x = _table(rows)
     codes = [_codes(column) for column in x.values()]
-    whole = np.unique(np.stack(codes, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
+    rows_alike = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
+    first, whole = rows_alike[1], rows_alike[2].reshape(-1)
     label = rows.labels if rows.labels is not None else rows.target
     kinds = np.unique(label, return_inverse=True)[1] if label is not None else whole * 0
     pairs = len(np.unique(whole * (kinds.max() + 1) + kinds))
@@ -188,8 +191,9 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
             out["correlation"][name] = _correlation(values, rows.target)
     if rows.labels is not None:
         for name, code in zip(x, codes, strict=True):
-            # a value that one row has says nothing: only values shared by two rows and more count
-            shared = np.bincount(code)[code] >= 2
+            # A value that one row has says nothing, nor does one that a doubled row brings twice.
+            differing = np.bincount(code[first], minlength=int(code.max()) + 1)
+            shared = (differing[code] >= 2) | (np.bincount(code)[code] >= _OFTEN)
             if shared.sum() >= len(code) / 2:
                 hit = _commonest(code[shared], kinds[shared]) / shared.sum()
                 out["purity"][name] = float(hit)

@@ -1,6 +1,6 @@
 """From a label column to targets: one spelling a class, agreed between silos."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isnan
 from typing import Any
@@ -10,13 +10,10 @@ import numpy as np
 from archipelago.core.errors import DataError
 from archipelago.data.columns import MISSING, numbers
 from archipelago.data.raw import Raw
-from archipelago.data.statistics import agree_labels, merged
+from archipelago.data.statistics import Answers, agree_labels, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
-__all__ = ["Answers", "canonical_labels", "codes_of", "labels_of", "target_of", "targets_of"]
-
-Answers = Sequence[tuple[str, Mapping[str, Any]]]
-"""Each client's name and what it said."""
+__all__ = ["canonical_labels", "codes_of", "labels_of", "target_of", "targets_of"]
 
 
 def canonical_labels(raw: Raw) -> np.ndarray:

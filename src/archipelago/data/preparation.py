@@ -10,10 +10,12 @@ import numpy as np
 from archipelago.core.errors import DataError
 from archipelago.data.columns import Kind, is_missing, numbers, texts
 from archipelago.data.raw import Modality
+from archipelago.data.windows import Windows
 
 __all__ = ["OTHER", "Column", "Preparation"]
 
-VERSION = 1
+VERSION = 2
+"""2 adds windows. A preparation without them is written as 1, which older versions read."""
 OTHER = "(other)"
 MISSING = "(missing)"
 _BOUND = 10.0
@@ -96,6 +98,7 @@ class Preparation:
         multiply: of images and series, one a channel: input = stored * multiply + add.
         add: see `multiply`.
         notes: what a reader should know: dropped columns and why.
+        windows: of series: how recordings are cut into rows; None: they are rows.
     """
 
     modality: Modality
@@ -104,6 +107,7 @@ class Preparation:
     multiply: tuple[float, ...] = ()
     add: tuple[float, ...] = ()
     notes: tuple[str, ...] = ()
+    windows: Windows | None = None
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -135,7 +139,10 @@ class Preparation:
 
     def to_json(self) -> str:
         """Return JSON text; `from_json` is its inverse."""
-        return json.dumps({"version": VERSION, **asdict(self)})
+        data = asdict(self)
+        if self.windows is None:
+            del data["windows"]
+        return json.dumps({"version": VERSION if self.windows else 1, **data})
 
     @classmethod
     def from_json(cls, text: str) -> "Preparation":
@@ -154,7 +161,8 @@ class Preparation:
                     fix="install the same or a newer archipelago-nas",
                 )
             columns = tuple(Column(**_tuples(column)) for column in data.pop("columns"))
-            return cls(columns=columns, **_tuples(data))
+            windows = Windows(**cut) if (cut := data.pop("windows", None)) else None
+            return cls(columns=columns, windows=windows, **_tuples(data))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, DataError):
                 raise

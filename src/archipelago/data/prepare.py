@@ -7,21 +7,23 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from archipelago.core.errors import ConfigError, DataError, did_you_mean
+from archipelago.core.errors import ConfigError, DataError, IncompatibleParts, did_you_mean
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.data.answers import LocalRows
 from archipelago.data.fleet import Fleet, Population
-from archipelago.data.labels import Answers, codes_of, labels_of, target_of, targets_of
+from archipelago.data.labels import codes_of, labels_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
+from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
-from archipelago.data.statistics import Clients, agree_columns, merged
+from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.windows import Windows, windows_of
 
 __all__ = ["Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
 
@@ -30,7 +32,10 @@ _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 @runtime_checkable
 class Source(Protocol):
-    """Where rows come from."""
+    """Where rows come from.
+
+    A class of a set that anybody can look up says `PUBLISHED = True`: its rows are not judged.
+    """
 
     def load(self) -> Raw:
         """Read all rows."""
@@ -68,6 +73,7 @@ class Prepared:
         preparation: turns raw rows into inputs, then and later.
         summaries: one for each client; of a fleet, one for each home.
         views: by scaling, further preparations of the same rows that a search may choose.
+        findings: the verdict on each client's rows; None where nobody asked for one.
     """
 
     shards: Population
@@ -75,6 +81,7 @@ class Prepared:
     preparation: Preparation
     summaries: tuple[Summary, ...]
     views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
+    findings: tuple[Finding, ...] | None = None
 
     def tuned(self, settings: Mapping[str, Value]) -> "Prepared":
         """Return the same under the scaling that `settings` names, where there is one."""
@@ -114,6 +121,32 @@ class Owned:
             separator=self.separator,
         )
 
+    def cut(self, windows: Windows | None) -> "Owned":
+        """Return the windows of these recordings, each where its recording is."""
+        raw = self.raw
+        if windows is None:
+            _refuse_lengths(raw)
+            return self
+        if isinstance(raw.x, Mapping) or raw.modality != "series":
+            raise IncompatibleParts(
+                "only series are cut into windows",
+                got=raw.modality,
+                where="preprocess.window",
+                fix="leave it out",
+            )
+        fix = "set preprocess.window to {shortest} or less, or leave these recordings out"
+        windows.check(raw.x, raw.lengths, where=raw.name, whose="the", fix=fix)
+        x, counts = windows.cut(raw.x, raw.lengths)
+        recording = np.repeat(np.arange(raw.rows), counts)
+        spent = dict.fromkeys(("natural", "groups", "official", "lengths"))
+        return replace(
+            self,
+            raw=replace(raw, x=x, y=raw.y[recording], **spent),
+            spans=[tuple(windows_of(part, counts) for part in parts) for parts in self.spans],
+            labels=None if self.labels is None else self.labels[recording],
+            target=None if self.target is None else self.target[recording],
+        )
+
 
 def prepare(
     source: Source,
@@ -125,6 +158,7 @@ def prepare(
     directory: str | Path,
     preprocess: Preprocess | None = None,
     choices: Mapping[str, tuple[Value, ...]] | None = None,
+    judged: bool = False,
 ) -> Prepared:
     """Give rows to clients, hold the statistics round over train rows, write the shards.
 
@@ -138,21 +172,26 @@ def prepare(
             removes it at the end of a run.
         preprocess: how tables are scaled.
         choices: what a search tunes; other scalings among it are prepared too.
+        judged: whether the round also asks what a verdict on each client's rows needs.
 
     Raises:
         DataError: a file, silo, column or label cannot be used; it is named.
         ConfigError: the partition or the split asks for what the data cannot give, or a unit
             belongs to no column.
     """
-    owned = own(source.load(), partition, split, task, seed)
+    scaled, home = preprocess or Preprocess(), Path(directory)
+    owned = own(source.load(), partition, split, task, seed, windows=scaled.windows)
     raw, held = owned.raw, owned.held
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
     answers = clients.ask({"ask": "schema"})
     filled, y = _targets(task, answers, owned)
-    scaled, home = preprocess or Preprocess(), Path(directory)
 
-    def written(how: Preprocess, where: Path) -> tuple[Preparation, Shards]:
-        preparation, x = _inputs(raw, clients, answers, how)
+    def agreed(how: Preprocess) -> Agreed | None:
+        table = isinstance(raw.x, Mapping)
+        return agree_columns(clients, answers, how) if table else None
+
+    def written(how: Preprocess, where: Path, of: Agreed | None) -> tuple[Preparation, Shards]:
+        preparation, x = _inputs(raw, answers, of, how.windows)
         _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
@@ -167,18 +206,33 @@ def prepare(
         (where / "preparation.json").write_text(preparation.to_json())
         return preparation, shards
 
-    preparation, shards = written(scaled, home)
-    views = {
-        name: written(replace(scaled, scaling=name), home / name)[0]
-        for name in scaled.views(choices or {}, raw.modality)
+    first = agreed(scaled)
+    preparation, shards = written(scaled, home, first)
+    others = {
+        name: replace(scaled, scaling=name) for name in scaled.views(choices or {}, raw.modality)
     }
+    views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
+    findings = judge(clients, answers, first) if judged else None
     return Prepared(
         shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
         preparation=preparation,
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
+        findings=findings,
     )
+
+
+def _refuse_lengths(raw: Raw) -> None:
+    """Refuse recordings of several lengths that nobody cuts."""
+    if raw.lengths is not None:
+        shortest, longest = int(raw.lengths.min()), int(raw.lengths.max())
+        raise DataError(
+            "recordings have different lengths, and a network takes one",
+            got=f"{shortest} to {longest} steps",
+            where=raw.name,
+            fix=f"set preprocess.window, at most {shortest}, or bring all of them to one length",
+        )
 
 
 def _check_units(preprocess: Preprocess, preparation: Preparation, label: str) -> None:
@@ -199,21 +253,24 @@ def own(
     split: Split,
     task: Classification | MultiLabel | Regression,
     seed: Seed,
+    *,
+    windows: Windows | None = None,
 ) -> Owned:
-    """Give rows to clients and part them; nothing is learned from them yet."""
+    """Give rows to clients, part them, then cut recordings; nothing is learned from them yet.
+
+    Raises:
+        DataError: labels are missing, or a recording is shorter than a window.
+        IncompatibleParts: there are windows, and the rows are no series.
+    """
     if isinstance(task, Regression):
         target = target_of(raw)
-        return _owned(raw, partition, split, _fifths(target), seed, target=target)
+        owned = _owned(raw, partition, split, _fifths(target), seed, target=target)
+        return owned.cut(windows)
     labels = labels_of(raw, task)
-    return _owned(
-        raw,
-        partition,
-        split,
-        np.unique(labels, return_inverse=True)[1],
-        seed,
-        labels=labels,
-        separator=task.separator if isinstance(task, MultiLabel) else "",
-    )
+    strata = np.unique(labels, return_inverse=True)[1]
+    separator = task.separator if isinstance(task, MultiLabel) else ""
+    owned = _owned(raw, partition, split, strata, seed, labels=labels, separator=separator)
+    return owned.cut(windows)
 
 
 def own_unread(
@@ -310,13 +367,16 @@ def _targets(
 
 
 def _inputs(
-    raw: Raw, clients: Clients, answers: Answers, preprocess: Preprocess
+    raw: Raw, answers: Answers, agreed: Agreed | None, windows: Windows | None
 ) -> tuple[Preparation, np.ndarray]:
-    if isinstance(raw.x, Mapping):
-        columns, notes = agree_columns(clients, answers, preprocess)
-        width = sum(len(column.features) for column in columns)
-        made = Preparation(modality="table", shape=(width,), columns=columns, notes=notes)
+    if agreed is not None:
+        width = sum(len(column.features) for column in agreed.columns)
+        made = Preparation(
+            modality="table", shape=(width,), columns=agreed.columns, notes=agreed.notes
+        )
         return made, made.apply(raw.x)
+    if isinstance(raw.x, Mapping):
+        raise AssertionError("a table's columns are agreed on first")
     pooled = [merged([said["channels"][c] for _, said in answers]) for c in range(raw.x.shape[1])]
     if not np.isfinite(pooled).all():
         raise DataError(
@@ -330,6 +390,7 @@ def _inputs(
         shape=raw.x.shape[1:],
         multiply=tuple(s / (d or 1.0) for s, (_, _, d) in zip(unit, pooled, strict=True)),
         add=tuple(-m / (d or 1.0) for _, m, d in pooled),
+        windows=windows,
     )
     # integers stay as they are on disk and are scaled when fetched: a quarter of the bytes
     return made, raw.x if raw.x.dtype in (np.uint8, np.int16) else made.apply(raw.x)

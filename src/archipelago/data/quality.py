@@ -6,33 +6,26 @@ person decides.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any
 
-from archipelago.core.meter import MeterRow
-from archipelago.core.seeds import Seed
 from archipelago.data.answers import FEW
-from archipelago.data.labels import targets_of
-from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
-from archipelago.data.preparation import Column
-from archipelago.data.prepare import Source, own
-from archipelago.data.preprocess import Preprocess
-from archipelago.data.split import Split
-from archipelago.data.statistics import Clients, agree_columns, agree_labels, merged
-from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.statistics import Agreed, Answers, Clients, merged
 
-__all__ = ["Finding", "Inspection", "inspect"]
+__all__ = ["ASKED", "Finding", "judge"]
+
+ASKED = (
+    "counts of doubled rows, and of each column how well it alone gives the label (a share of rows "
+    "or a correlation)"
+)
+"""What leaves a silo for a verdict on its table, beyond what columns are agreed on with."""
 
 _MISSING, _DRIFT, _LEAK, _DOUBLE, _CONFLICT = 0.3, 1.0, 0.995, 0.05, 0.02
 _ONE_SIDED = 0.98
 """Share of the commonest label from which on any column seems to give it."""
 _APART = 0.5
 """Total variation distance of a silo's categories from everybody's."""
-_FEW = 10
-_TAIL = 2.2
-"""Standard deviations a half interquartile range; normal 1.5, exponential 1.8, lognormal 3."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,99 +48,35 @@ class Finding:
     amount: float
     advice: str
 
+    @property
+    def size(self) -> str:
+        """`amount` as people read it: `+3.2 sd` or `41%`."""
+        if self.what == "drift" and abs(self.amount) > 1:
+            return f"{self.amount:+.1f} sd"
+        return f"{self.amount:.0%}"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
-    """What the silos hold, from aggregates.
 
-    Attributes:
-        rows_by_silo: train rows by name.
-        labels: rows by label over all silos; empty for a regression.
-        findings: suspicions, in the order of silos and columns.
-        notes: columns that will not be used, and why.
-        columns: of a table, as silos agreed on them.
-        tails: numeric columns of which a few values lie far out.
-        shape: of a network's input, without the batch.
-        outputs: classes, labels, or 1.
-        meter: what asking cost.
+def judge(clients: Clients, schemas: Answers, agreed: Agreed | None) -> tuple[Finding, ...]:
+    """Judge what the clients have said; of tables, ask them once more, for counts of their rows.
+
+    Args:
+        clients: asked in place; the cost is in their meter.
+        schemas: what each said of its columns and labels.
+        agreed: the columns of tables; None of anything else.
     """
-
-    rows_by_silo: Mapping[str, int]
-    labels: Mapping[str, int]
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-    columns: tuple[Column, ...]
-    tails: tuple[str, ...]
-    shape: tuple[int, ...]
-    outputs: int
-    meter: tuple[MeterRow, ...]
-
-
-def inspect(
-    source: Source,
-    partition: Iid | Dirichlet | Classes | Quantity | Natural,
-    split: Split,
-    task: Classification | MultiLabel | Regression,
-    *,
-    seed: Seed,
-) -> Inspection:
-    """Ask every client for aggregates over its train rows, and judge them.
-
-    Raises:
-        DataError: silos disagree on a column, or a column cannot be read.
-    """
-    owned = own(source.load(), partition, split, task, seed)
-    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
-    schemas = clients.ask({"ask": "schema"})
-    labels = _labels(task, schemas, owned.raw.target)
     findings: list[Finding] = []
-    columns: tuple[Column, ...] = ()
-    notes: tuple[str, ...] = ()
-    tails: tuple[str, ...] = ()
-    if isinstance(owned.raw.x, Mapping):
-        floor = Preprocess().floor
-        columns, notes = agree_columns(clients, schemas, Preprocess(scaling="robust"))
-        used = [column for column in columns if not column.dropped]
-        told = {c.name: {"kind": c.kind, "order": c.order} for c in used}
-        answers = clients.ask({"ask": "columns", "columns": told, "floor": floor})
+    if agreed is not None:
+        used = [column for column in agreed.columns if not column.dropped]
         numeric = [column for column in used if column.kind != "category"]
         findings += _of_columns(schemas)
-        findings += _drift(answers, [column.name for column in numeric])
-        findings += _apart(answers, [c.name for c in used if c.kind == "category"])
-        told = {column.name: told[column.name] for column in numeric}
+        findings += _drift(agreed.answers, [column.name for column in numeric])
+        findings += _apart(agreed.answers, [c.name for c in used if c.kind == "category"])
+        told = {column.name: {"kind": column.kind, "order": column.order} for column in numeric}
         findings += _of_rows(clients.ask({"ask": "quality", "columns": told}), schemas)
-        tails = tuple(_tails(numeric, answers, schemas))
-    findings += _lone_classes(schemas)
-    width = sum(len(column.features) for column in columns)
-    return Inspection(
-        rows_by_silo={name: said["rows"] for name, said in schemas},
-        labels=labels,
-        findings=tuple(findings),
-        notes=notes,
-        columns=columns,
-        tails=tails,
-        shape=(width,) if columns else owned.raw.shape,
-        outputs=len(labels) or 1,
-        meter=tuple(clients.meter),
-    )
+    return (*findings, *_lone_classes(schemas))
 
 
-_Answers = Sequence[tuple[str, Mapping[str, Any]]]
-
-
-def _labels(
-    task: Classification | MultiLabel | Regression, schemas: _Answers, where: str
-) -> dict[str, int]:
-    """Return rows by agreed label, or refuse a target from which nothing can be learned."""
-    if isinstance(task, Regression):
-        targets_of(task, schemas, where)
-        return {}
-    least = 1 if isinstance(task, MultiLabel) else 2
-    agreed = agree_labels(schemas, task.classes, least=least, where=where)
-    return dict(zip(*agreed, strict=True))
-
-
-def _of_columns(schemas: _Answers) -> list[Finding]:
+def _of_columns(schemas: Answers) -> list[Finding]:
     out: list[Finding] = []
     for silo, said in schemas:
         for column, seen in said["columns"].items():
@@ -165,7 +94,7 @@ def _of_columns(schemas: _Answers) -> list[Finding]:
     return out
 
 
-def _drift(moments: _Answers, columns: Sequence[str]) -> list[Finding]:
+def _drift(moments: Answers, columns: Sequence[str]) -> list[Finding]:
     """Compare each silo's mean with the middle silo's, in deviations within silos."""
     advice = "another unit, device or population? the mean is this many deviations off"
     out: list[Finding] = []
@@ -186,7 +115,7 @@ def _drift(moments: _Answers, columns: Sequence[str]) -> list[Finding]:
     return out
 
 
-def _apart(answers: _Answers, columns: Sequence[str]) -> list[Finding]:
+def _apart(answers: Answers, columns: Sequence[str]) -> list[Finding]:
     """Compare a silo's shares of categories with everybody's, as far as they may be named."""
     out: list[Finding] = []
     for column in columns:
@@ -208,16 +137,7 @@ def _apart(answers: _Answers, columns: Sequence[str]) -> list[Finding]:
     return out
 
 
-def _tails(columns: Sequence[Column], answers: _Answers, schemas: _Answers) -> Iterator[str]:
-    for column in columns:
-        if max(said["columns"][column.name]["distinct"] for _, said in schemas) <= _FEW:
-            continue  # a code or a count of few values has no tail
-        _, _, deviation = merged([said[column.name] for _, said in answers])
-        if column.kind == "number" and deviation > _TAIL * column.scale:
-            yield column.name
-
-
-def _of_rows(quality: _Answers, schemas: _Answers) -> list[Finding]:
+def _of_rows(quality: Answers, schemas: Answers) -> list[Finding]:
     out: list[Finding] = []
     for (silo, said), (_, schema) in zip(quality, schemas, strict=True):
         rows = max(1, schema["rows"])
@@ -229,7 +149,7 @@ def _of_rows(quality: _Answers, schemas: _Answers) -> list[Finding]:
     return [*out, *_leaks(quality, schemas)]
 
 
-def _leaks(quality: _Answers, schemas: _Answers) -> Iterator[Finding]:
+def _leaks(quality: Answers, schemas: Answers) -> Iterator[Finding]:
     """Yield columns that alone give the label, at every silo or at some."""
     rows = {silo: said["rows"] for silo, said in schemas}
     for column in schemas[0][1]["columns"]:
@@ -254,7 +174,7 @@ def _leaks(quality: _Answers, schemas: _Answers) -> Iterator[Finding]:
                     yield _finding(silo, column, "leak", amount, advice)
 
 
-def _lone_classes(schemas: _Answers) -> list[Finding]:
+def _lone_classes(schemas: Answers) -> list[Finding]:
     if len(schemas) < 2:
         return []
     holders: dict[str, list[str]] = {}

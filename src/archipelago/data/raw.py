@@ -32,6 +32,8 @@ class Raw:
         official: rows of the published test split; None where there is none.
         categorical: numeric columns to be read as categories.
         label: name of the column that `y` was; empty where it had none.
+        lengths: of series that differ in length: steps of each row that were recorded, int64
+            `[rows]`; the rest of the row is padding. None: every row is whole.
         starts: number of the first row of each text file, by the file's name, in order.
     """
 
@@ -47,6 +49,7 @@ class Raw:
     official: np.ndarray | None = None
     categorical: frozenset[str] = frozenset()
     label: str = ""
+    lengths: np.ndarray | None = None
     starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
@@ -56,7 +59,7 @@ class Raw:
             "y": len(self.y),
             **{
                 name: len(value)
-                for name in ("natural", "groups", "official")
+                for name in ("natural", "groups", "official", "lengths")
                 if (value := getattr(self, name)) is not None
             },
         }

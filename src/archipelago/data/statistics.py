@@ -24,7 +24,10 @@ from archipelago.data.preparation import Column
 from archipelago.data.preprocess import Preprocess
 from archipelago.wire.frame import pack, unpack
 
-__all__ = ["Clients", "agree_columns", "agree_labels", "merged"]
+__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "agree_labels", "merged"]
+
+Answers = Sequence[tuple[str, Mapping[str, Any]]]
+"""Each client's name and what it said."""
 
 _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
@@ -77,6 +80,21 @@ class Clients:
         return answers
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Agreed:
+    """What clients agreed on for the columns of their tables.
+
+    Attributes:
+        columns: in the order of the header.
+        notes: on those that are not used.
+        answers: the moments and categories by which they agreed.
+    """
+
+    columns: tuple[Column, ...]
+    notes: tuple[str, ...]
+    answers: Answers
+
+
 def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     """Merge counts, means and squared deviations; returns count, mean, standard deviation."""
     count = mean = squares = 0.0
@@ -91,7 +109,7 @@ def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
 
 
 def agree_labels(
-    answers: Sequence[tuple[str, Mapping[str, Any]]],
+    answers: Answers,
     preferred: Sequence[str],
     *,
     least: int = 2,
@@ -128,15 +146,8 @@ def agree_labels(
     return names, tuple(sum(spellings[key].values()) for key in keys)
 
 
-def agree_columns(
-    clients: Clients,
-    schemas: Sequence[tuple[str, Mapping[str, Any]]],
-    preprocess: Preprocess,
-) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) -> Agreed:
     """Agree on the kind of each column, then on its scale or vocabulary.
-
-    Returns:
-        the columns, and notes on those that are not used.
 
     Raises:
         DataError: silos disagree on a column, or it cannot be read; silo and column are named.
@@ -172,7 +183,11 @@ def agree_columns(
         if s["dropped"]
     }
     notes = tuple(f"column {name!r} is not used: {c.dropped}" for name, c in dropped.items())
-    return tuple(columns.get(name) or dropped[name] for name in specs), notes
+    return Agreed(
+        columns=tuple(columns.get(name) or dropped[name] for name in specs),
+        notes=notes,
+        answers=answers,
+    )
 
 
 def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> dict[str, Any]:

@@ -130,7 +130,14 @@ class Manifest:
 
 
 def _complete(preparation: Preparation) -> None:
-    """Refuse a table whose columns do not add up to the network's input."""
+    """Refuse columns, or windows, that do not add up to the network's input."""
+    windows, shape = preparation.windows, preparation.shape
+    if windows and (preparation.modality != "series" or shape[-1:] != (windows.length,)):
+        raise DataError(
+            "the windows described in this model do not fit its network",
+            got=f"windows of {windows.length} steps, the network takes {shape}",
+            fix="export the model again with `archipelago export`; do not edit its metadata",
+        )
     width = len(preparation.features)
     if preparation.modality == "table" and preparation.shape != (width,):
         raise DataError(

@@ -11,7 +11,7 @@ from archipelago.core.errors import DataError
 from archipelago.data.sources.images import ENDINGS
 from archipelago.data.tasks import MultiLabel, Regression
 from archipelago.deploy.pictures import read_pictures
-from archipelago.deploy.rows import read_rows
+from archipelago.deploy.rows import Rows, read_rows
 from archipelago.deploy.session import Session
 
 __all__ = ["Predictions", "predict"]
@@ -19,12 +19,13 @@ __all__ = ["Predictions", "predict"]
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """One answer a row, in the order of the file.
+    """One answer a row, in the order of the file; of long recordings one a recording.
 
     Attributes:
         answers: class names `[rows]`; of several labels joined by the task's separator; of a
             regression float64 in the target's unit.
-        probabilities: float32 `[rows, classes]`; no columns for a regression.
+        probabilities: float32 `[rows, classes]`, of a recording the mean of its windows'; no
+            columns for a regression.
         classes: names of these columns.
         unused: columns of the file that the model does not need.
         files: names of the pictures, one a row; empty for other rows.
@@ -96,25 +97,26 @@ def predict(
     session = Session.open(model_path)
     manifest = session.manifest
     files: tuple[str, ...] = ()
-    unused: tuple[str, ...] = ()
     if Path(rows_path).is_dir() or Path(rows_path).suffix.casefold() in ENDINGS:
         x, files = read_pictures(manifest, Path(rows_path))
+        rows = Rows(x=x)
     else:
-        x, unused = read_rows(manifest, rows_path, channels=channels)
-    logits, scores = session.run(x)
+        rows = read_rows(manifest, rows_path, channels=channels)
+    logits, windows = session.run(rows.x)
+    scores, whole = rows.mean(windows), rows.windows is None
     names = np.array(manifest.labels, dtype=np.str_)
     match manifest.task:
         case Regression() as task:
-            answers, scores = task.predict(logits), scores[:, :0]
+            answers, scores = rows.mean(task.predict(logits)), scores[:, :0]
         case MultiLabel() as task:
-            chosen = [names[row] for row in logits > 0]
+            chosen = [names[row] for row in (logits > 0 if whole else scores > 0.5)]
             answers = np.array([task.separator.join(some) for some in chosen], dtype=np.str_)
         case _:
-            answers = names[logits.argmax(1)]
+            answers = names[(logits if whole else scores).argmax(1)]
     return Predictions(
         answers=answers,
         probabilities=scores,
         classes=manifest.labels,
-        unused=unused,
+        unused=rows.unused,
         files=files,
     )

@@ -1,16 +1,19 @@
 """Raw rows from a file, as a shipped model wants them; every misfit by name. No torch."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import DataError
+from archipelago.data.sources.ragged import LENGTHS, check_lengths
 from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
+from archipelago.data.windows import Windows
 from archipelago.deploy.manifest import Manifest
 
-__all__ = ["read_rows"]
+__all__ = ["Rows", "read_rows"]
 
 _READERS = {
     ".csv": read_csv,
@@ -24,20 +27,45 @@ _READERS = {
 _TEXT = (".csv", ".gz", ".tsv")
 
 
-def read_rows(
-    manifest: Manifest, path: str | Path, *, channels: str = "auto"
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Read a file and return what the exported graph takes, and the names of unused columns.
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rows:
+    """What the exported graph takes, and what became of the file.
+
+    Attributes:
+        x: `[rows, *shape]`: a table's features, or stored values.
+        unused: columns of the file that the model does not need.
+        windows: of a model of windows: how many rows of `x` each recording gave, int64
+            `[recordings]`; None where a row is a row.
+    """
+
+    x: np.ndarray
+    unused: tuple[str, ...] = ()
+    windows: np.ndarray | None = None
+
+    def mean(self, values: np.ndarray) -> np.ndarray:
+        """Return the mean of `values` `[rows, ...]` over the windows of each recording."""
+        if self.windows is None:
+            return values
+        first = np.cumsum(self.windows) - self.windows
+        sums = np.add.reduceat(values.astype(np.float64), first, axis=0)
+        many = self.windows.reshape(-1, *(1 for _ in values.shape[1:]))
+        return (sums / many).astype(values.dtype)
+
+
+def read_rows(manifest: Manifest, path: str | Path, *, channels: str = "auto") -> Rows:
+    """Read a file and return what the exported graph takes.
 
     Args:
         path: CSV, TSV, gzipped CSV, Parquet (extra) or NPZ. An NPZ holds an array `x`, or, for a
-            table, one array a column.
+            table, one array a column. For a model of windows, `x` holds recordings of any one
+            length, or padded to one with an array `lengths` beside it; they are cut here as
+            training cut its own.
         channels: of images and series in an NPZ: `first`, `last`, or `auto`, which takes the only
             one that fits.
 
     Raises:
         DataError: the file cannot be read, is empty, or does not fit: columns absent, values that
-            do not read, arrays of another shape; all named.
+            do not read, arrays of another shape, recordings shorter than a window; all named.
     """
     one_of("channels", channels, ("auto", "first", "last"))
     path = Path(path)
@@ -52,8 +80,11 @@ def read_rows(
         )
     columns = reader(path)
     if manifest.preparation.modality == "table":
-        return _table(manifest, columns, path)
-    return _arrays(manifest, columns, path, channels), ()
+        x, unused = _table(manifest, columns, path)
+        return Rows(x=x, unused=unused)
+    rows = _windows(manifest, columns, path, _arrays(manifest, columns, path, channels))
+    _refuse_missing(rows, path)
+    return rows
 
 
 def _table(
@@ -128,21 +159,24 @@ def _arrays(
     manifest: Manifest, arrays: Mapping[str, np.ndarray], path: Path, channels: str
 ) -> np.ndarray:
     modality, shape = manifest.preparation.modality, manifest.preparation.shape
+    cut = manifest.preparation.windows
+    wanted, turned = _named_shapes(shape, cut)
     if path.suffix.casefold() != ".npz" or "x" not in arrays:
         pictures = "a picture, a folder of pictures, or " if modality == "image" else ""
         raise DataError(
             f"this model takes {'images' if modality == 'image' else 'series'}",
             got=path.name,
             where=str(path),
-            fix=f"give {pictures}an .npz with an array 'x' of rows of shape {shape}",
+            fix=f"give {pictures}an .npz with an array 'x' of rows of shape {wanted}",
         )
     x = arrays["x"]
     if x.dtype.kind not in "fiub":
         raise DataError("x must hold numbers", got=str(x.dtype), where=str(path))
     if x.ndim == len(shape) and shape[0] == 1:
         x = x[:, None]
-    first = tuple(x.shape[1:]) == shape
-    last = (*x.shape[-1:], *x.shape[1:-1]) == shape and x.ndim == len(shape) + 1
+    whole = x.ndim == len(shape) + 1
+    first = whole and _takes(tuple(x.shape[1:]), shape, cut)
+    last = whole and _takes((*x.shape[-1:], *x.shape[1:-1]), shape, cut)
     if channels == "auto" and first and last and shape[0] > 1:
         raise DataError(
             "the channels may come first or last: both fit",
@@ -156,15 +190,48 @@ def _arrays(
             "rows have another shape than the model takes",
             got=tuple(x.shape[1:]),
             where=f"{path}, array 'x'",
-            fix=f"give rows of shape {shape}, or {(*shape[1:], shape[0])} with channels last",
+            fix=f"give rows of shape {wanted}, or {turned} with channels last",
         )
-    x = (x if take_first else np.moveaxis(x, -1, 1)).astype(np.float32)
-    wrong = ~np.isfinite(x).reshape(len(x), -1).all(1)
+    return (x if take_first else np.moveaxis(x, -1, 1)).astype(np.float32)
+
+
+def _takes(found: tuple[int, ...], shape: tuple[int, ...], cut: Windows | None) -> bool:
+    """Whether rows of the shape `found` fit; recordings may have any number of steps."""
+    return found == shape or (cut is not None and found[0] == shape[0])
+
+
+def _named_shapes(shape: tuple[int, ...], cut: Windows | None) -> tuple[str, str]:
+    """Return a row's shape, channels first and last; a recording may have more steps than that."""
+    if cut is None:
+        return str(shape), str((*shape[1:], shape[0]))
+    channels, steps = shape
+    return f"({channels}, {steps} or more)", f"({steps} or more, {channels})"
+
+
+def _windows(
+    manifest: Manifest, arrays: Mapping[str, np.ndarray], path: Path, x: np.ndarray
+) -> Rows:
+    """Cut recordings as training did, where the model is one of windows."""
+    cut = manifest.preparation.windows
+    if cut is None:
+        return Rows(x=x)
+    lengths = arrays.get(LENGTHS)
+    if lengths is not None:
+        check_lengths(lengths, len(x), x.shape[2], str(path))
+    fix = "leave them out: the model was trained on whole windows only"
+    cut.check(x, lengths, where=f"{path}, array 'x'", whose="the model's", fix=fix)
+    x, counts = cut.cut(x, lengths)
+    return Rows(x=x, windows=counts)
+
+
+def _refuse_missing(rows: Rows, path: Path) -> None:
+    counts = np.ones(len(rows.x), np.int64) if rows.windows is None else rows.windows
+    wrong = ~np.isfinite(rows.x).reshape(len(rows.x), -1).all(1)
     if wrong.any():
+        hit = np.unique(np.repeat(np.arange(len(counts)), counts)[wrong])
         raise DataError(
             "values are missing or infinite",
-            got=f"{int(wrong.sum())} of {len(x)} rows, the first is row {int(wrong.argmax())}",
+            got=f"{len(hit)} of {len(counts)} rows, the first is row {hit[0]}",
             where=f"{path}, array 'x'",
             fix="fill them in, or leave the rows out",
         )
-    return x

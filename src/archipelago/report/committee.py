@@ -4,11 +4,11 @@ from collections.abc import Iterator, Sequence
 from math import isfinite
 from statistics import pstdev
 
-from archipelago.report.findings import ClientScore, Findings
+from archipelago.report.findings import ClientScore, Findings, Remark
 from archipelago.report.tables import table
 from archipelago.report.text import count, html, plural, shown, size
 
-__all__ = ["abilities", "protection", "releases", "silos", "sites"]
+__all__ = ["abilities", "protection", "quality", "releases", "silos", "sites"]
 
 _FEW = 20
 """Test rows below which a site's own score says little."""
@@ -35,6 +35,57 @@ def silos(findings: Findings) -> Iterator[str]:
             for silo in found
         ],
     )
+
+
+_MEANS = {
+    "missing": "of these rows the model knows only that the value is missing",
+    "infinite": "the model treats these values as missing",
+    "constant": "at this silo nothing can be learned from the column",
+    "duplicates": "equal rows may stand in train and test at once: the score may be too good",
+    "label noise": "no model can be right on all of these rows",
+    "drift": "the model may do worse here than elsewhere: see how it does at each site",
+    "leak": "the score may be too good to last: the column may not be known when the model is used",
+    "one label": "a model cannot be judged here by how well it tells labels apart",
+    "lone class": "the class and the silo cannot be told apart",
+}
+"""What a suspicion means for whoever relies on the model."""
+_CLEAN, _REMARKS = 20, 200
+"""Silos without a remark that are named, and remarks that are listed."""
+
+
+def quality(findings: Findings) -> Iterator[str]:
+    """Yield the verdict on each silo's data: what was found, and what it means."""
+    found = findings.quality
+    if found is None:
+        return
+    yield "<h2>The state of each silo's data</h2>" + table(
+        "Suspicions from counts and shares over train rows. A person has to judge them: nothing "
+        "was dropped or mended because of them.",
+        ("silo", "found", "column", "how much", "what it means", "to ask there"),
+        [*_remarked(findings, found), *_clean(findings, found)],
+    )
+
+
+def _remarked(findings: Findings, found: Sequence[Remark]) -> Iterator[tuple[str, ...]]:
+    place = {silo.name: index for index, silo in enumerate(findings.silos)}
+    ordered = sorted(found, key=lambda remark: place.get(remark.silo, -1))
+    for r in ordered[:_REMARKS]:
+        means = _MEANS.get(r.what, "–")
+        yield (r.silo, r.what, r.column or "(rows)", r.amount, means, r.advice)
+    if len(ordered) > _REMARKS:
+        more = plural(len(ordered) - _REMARKS, "further remark")
+        yield ("...", more, "", "", "`archipelago check` lists them all", "")
+
+
+def _clean(findings: Findings, found: Sequence[Remark]) -> Iterator[tuple[str, ...]]:
+    remarked = {remark.silo for remark in found}
+    rest = [silo for silo in findings.silos if silo.name not in remarked]
+    clean = [silo.name for silo in rest if not silo.held_out]
+    names = clean if len(clean) <= _CLEAN else [plural(len(clean), "further silo")]
+    yield from ((name, "nothing suspicious", "", "", "", "") for name in names)
+    for silo in rest:
+        if silo.held_out:
+            yield (silo.name, "not asked: it never trained", "", "", "", "")
 
 
 def abilities(findings: Findings) -> Iterator[str]:
@@ -137,6 +188,7 @@ def protection(findings: Findings) -> Iterator[str]:
         ("", ""),
         [(what, text or "not stated") for what, text in pairs],
     )
+    state = "" if findings.quality is None else " and the state of each silo's data"
     known = [
         "Rows stayed with their silos: what left them is the table above, and nothing else."
         if not findings.pooled
@@ -144,7 +196,8 @@ def protection(findings: Findings) -> Iterator[str]:
         "the table above. One reference line put all rows in one place: a simulation, which "
         "final.references = false leaves out.",
         *findings.safeguards,
-        "Label counts by silo, shown above, describe people: showing them is a release, too.",
+        f"Label counts by silo{state}, shown above, describe people: showing them is a release, "
+        "too.",
         "Test rows were opened once, after every choice had been made."
         if not any("opened" in limit for limit in findings.limits)
         else "Test rows were opened more than once: see what the model does not do.",

@@ -27,6 +27,7 @@ __all__ = [
     "Protection",
     "Reference",
     "Release",
+    "Remark",
     "RoundCost",
     "Shipped",
     "Silo",
@@ -182,6 +183,25 @@ class Silo:
     validation: int
     test: int
     held_out: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remark:
+    """One suspicion about a silo's train rows.
+
+    Attributes:
+        silo: whose; "all silos" where it concerns every one.
+        column: empty where it concerns rows.
+        what: `missing`, `constant`, `duplicates`, ...; see `data.quality.Finding`.
+        amount: how much of it, as text: a share of rows, or a distance in standard deviations.
+        advice: what to look at.
+    """
+
+    silo: str
+    column: str
+    what: str
+    amount: str
+    advice: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -350,6 +370,7 @@ class Findings:
         versions: package to version; `fingerprints`: data part to digest.
         limits: further sentences for "what it does not do".
         silos: rows of each; `inputs`: columns of their tables.
+        quality: suspicions about their rows; None where nobody judged them.
         safeguards: sentences on what was done, or not done, to protect updates.
         created: date as text; empty for a byte-identical page.
     """
@@ -391,6 +412,7 @@ class Findings:
     limits: tuple[str, ...] = ()
     silos: tuple[Silo, ...] = ()
     inputs: tuple[Input, ...] = ()
+    quality: tuple[Remark, ...] | None = None
     safeguards: tuple[str, ...] = ()
     created: str = ""
 

@@ -89,6 +89,7 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     sentences = "".join(f"<p>{html(line)}</p>" for line in verdict(findings))
     yield f"<section class='verdict' aria-label='Verdict'>{sentences}</section>"
     yield from committee.silos(findings)
+    yield from committee.quality(findings)
     yield from committee.abilities(findings)
     yield "<h2>Against the reference lines</h2>" + _references(findings)
     yield from committee.sites(findings)

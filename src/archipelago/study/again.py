@@ -16,8 +16,11 @@ _WRITTEN = ("*.npy", "shards.json", "fleet.json", "preparation.json")
 """Files of prepared rows."""
 
 
-def prepared_for(run: Run, directory: str | Path) -> Prepared:
-    """Prepare the rows of a run into `directory`; see `prepare`."""
+def prepared_for(run: Run, directory: str | Path, *, judged: bool = False) -> Prepared:
+    """Prepare the rows of a run into `directory`; see `prepare`.
+
+    A published set is never judged: its rows are known, and a verdict would cost time.
+    """
     return prepare(
         run.data,
         run.partition,
@@ -27,6 +30,7 @@ def prepared_for(run: Run, directory: str | Path) -> Prepared:
         directory=directory,
         preprocess=run.preprocess,
         choices=run.tune.choices,
+        judged=judged and not getattr(run.data, "PUBLISHED", False),
     )
 
 

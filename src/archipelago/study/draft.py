@@ -1,6 +1,6 @@
 """From silos to a run file that says why each value was chosen. Only aggregates leave a silo."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os.path import relpath
 from pathlib import Path
@@ -13,8 +13,9 @@ from archipelago.config.toml import write
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.decide import decide
+from archipelago.data.inspection import Inspection, inspect
 from archipelago.data.partition import Iid, Natural
-from archipelago.data.quality import Inspection, inspect
+from archipelago.data.preprocess import Preprocess
 from archipelago.data.raw import Raw
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -22,10 +23,14 @@ from archipelago.data.tasks import Classification, MultiLabel, Regression
 __all__ = ["Draft", "draft"]
 
 _FAMILIES = {"table": "table-mlp", "image": "image-chain", "series": "series-chain"}
+_ROWS = {1: "ROWS.csv", 2: "ROWS.npz", 3: "PICTURES"}
+"""What `predict` is given, by the axes of a row."""
 _RARE = 0.2
 """Below this share of the rows a class is rare: plain accuracy would hardly see it."""
 _SAMPLE = 64
 """Members of the space from which the size of its networks is read."""
+_LONG, _WINDOW, _LEAST_WINDOW = 1024, 256, 8
+"""Steps beyond which series are cut, of the windows then, and below which no window makes sense."""
 _WORK = 4e12
 """Multiply-accumulates that the search may spend on clients: minutes on a few cores."""
 
@@ -71,13 +76,16 @@ def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: i
     partition, how = _partition(raw)
     split, root = Split(), Seed(seed).child("data")
     decision = decide(raw, partition, split, seed=root)
-    found = inspect(_Loaded(raw), partition, split, decision.task, seed=root)
+    cut, reason = _cut(raw)
+    windows = cut.windows
+    found = inspect(_Loaded(raw), partition, split, decision.task, seed=root, windows=windows)
     lines = [
         *_data(source, Path(file), found),
         _Line("partition", "kind", partition.kind, how),
         *_held(found),
         *_task(decision.task, decision.why, found),
         *_preprocess(found),
+        *_windows(cut, reason),
         *_work(raw, found, partition),
     ]
     if isinstance(partition, Iid):
@@ -169,6 +177,30 @@ def _preprocess(found: Inspection) -> Iterator[_Line]:
         yield _Line("preprocess", "scaling", "standard", "no numeric column has a long tail")
 
 
+def _cut(raw: Raw) -> tuple[Preprocess, str]:
+    """Choose windows for series that differ in length or are very long, and say why.
+
+    Steps are the files' format, as a picture's size is: no silo is asked for them.
+    """
+    if raw.modality != "series" or isinstance(raw.x, Mapping):
+        return Preprocess(), ""
+    longest = raw.x.shape[2]
+    shortest = longest if raw.lengths is None else int(raw.lengths.min())
+    window = min(_WINDOW, 2 ** (shortest.bit_length() - 1))
+    if window < _LEAST_WINDOW or (raw.lengths is None and longest <= _LONG):
+        return Preprocess(), ""
+    why = f"recordings of up to {longest} steps"
+    why += " differ in length: a network takes one" if raw.lengths is not None else ""
+    return Preprocess(window=window, stride=window // 2), why
+
+
+def _windows(cut: Preprocess, why: str) -> Iterator[_Line]:
+    if not cut.window:
+        return
+    yield _Line("preprocess", "window", cut.window, f"{why}; `predict` answers once a recording")
+    yield _Line("preprocess", "stride", cut.stride, "windows overlap by half")
+
+
 def _work(raw: Raw, found: Inspection, partition: Natural | Iid) -> Iterator[_Line]:
     """Choose space, limits, rounds and trials from numbers of rows and silos."""
     rows = sorted(found.rows_by_silo.values())
@@ -231,7 +263,7 @@ def _text(lines: list[_Line], name: str, seed: int, file: Path, found: Inspectio
         "#",
         *(f"#   archipelago {verb} {file}" for verb in ("check", "plan", "search")),
         *(f"#   archipelago export runs/{name} --onnx {name}.onnx",),
-        *(f"#   archipelago predict {name}.onnx ROWS.csv",),
+        *(f"#   archipelago predict {name}.onnx {_ROWS[len(found.shape)]}",),
         "",
     ]
     top = [_Line("", "name", name, ""), _Line("", "seed", seed, "another seed repeats the study")]

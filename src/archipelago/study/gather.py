@@ -12,6 +12,7 @@ from archipelago.config.run import Run
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.data.quality import ASKED, Finding
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
 from archipelago.driver.loop import Champion
@@ -109,7 +110,7 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         else None,
         rounds=tuple(_rounds(journal)),
         progress=tuple(_progress(outcomes, sign)),
-        releases=tuple(_releases(journal, facts["names"], task)),
+        releases=tuple(_releases(journal, facts, task)),
         metric_note=f"read from histograms of scores in {BINS} bins, summed over silos: scores in "
         "one bin count as ties"
         if task.metric in task.binned
@@ -121,12 +122,13 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
-        limits=tuple(_limits(journal, task)),
+        limits=(*_of_windows(facts), *_limits(journal, task)),
         protection=_protection(run),
         silos=tuple(
             page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
             for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
         ),
+        quality=_quality(facts),
         inputs=tuple(
             page.Input(
                 name=name, kind=kind, dropped=dropped, unit=run.preprocess.units.get(name, "")
@@ -134,6 +136,17 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
             for name, kind, dropped in facts["columns"]
         ),
         safeguards=tuple(_safeguards(run)),
+    )
+
+
+def _quality(facts: Mapping[str, Any]) -> tuple[page.Remark, ...] | None:
+    """Return the verdict on the silos' data; None of a run that began without one."""
+    if facts.get("quality") is None:
+        return None
+    found = [Finding(**one) for one in facts["quality"]]
+    return tuple(
+        page.Remark(silo=f.silo, column=f.column, what=f.what, amount=f.size, advice=f.advice)
+        for f in found
     )
 
 
@@ -149,7 +162,8 @@ def _spent(journal: Journal) -> Iterator[page.Spent]:
 def _task(facts: Mapping[str, Any]) -> str:
     kind = facts["task"]["kind"]
     of = f" of {len(facts['classes'])} classes" if facts["classes"] else ""
-    return f"{kind}{of} from {facts['modality']} rows of shape {facts['shape']}"
+    rows = "windows" if facts.get("windows") else "rows"
+    return f"{kind}{of} from {facts['modality']} {rows} of shape {facts['shape']}"
 
 
 def _bounds(pair: tuple[float, float]) -> dict[str, float]:
@@ -302,10 +316,13 @@ def _progress(outcomes: list[Outcome], sign: int) -> Iterator[page.Progress]:
             yield page.Progress(cost=cost, best=sign * best)
 
 
-def _releases(journal: Journal, names: list[str], task: Any) -> Iterator[page.Release]:
+def _releases(journal: Journal, facts: Mapping[str, Any], task: Any) -> Iterator[page.Release]:
+    names: list[str] = facts["names"]
+    asked = facts["modality"] == "table" and facts.get("quality") is not None
+    judged = f"; for the verdict on its data {ASKED}" if asked else ""
     updates = f"model updates; of validation rows {task.leaves}"
     purposes = {
-        "statistics": "statistics round: counts and sums of train rows",
+        "statistics": f"statistics round: counts and sums of train rows{judged}",
         "search": f"search: {updates}",
         "tune": f"settings of the winner: {updates}",
         "final": f"final training: {updates}",
@@ -351,6 +368,16 @@ def _events(journal: Journal) -> Iterator[page.Event]:
     )
     for note, count in sorted(notes.items()):
         yield page.Event(kind="absent", where="clients", detail=note, count=count)
+
+
+def _of_windows(facts: Mapping[str, Any]) -> Iterator[str]:
+    if cut := facts.get("windows"):
+        yield (
+            f"Recordings were cut into windows of {cut['length']} steps, one every "
+            f"{cut['stride']}; all windows of one recording are in one split. Every row and score "
+            "here is of a window. `predict` answers for a whole recording with the mean of its "
+            "windows' scores; that mean was not scored."
+        )
 
 
 def _limits(journal: Journal, task: Any) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The first commit of a run, or the last one to go on from."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,10 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "names": [summary.name for summary in prepared.summaries],
         "labels": [list(summary.labels) for summary in prepared.summaries],
         "rows": [[s.train, s.validation, s.test, s.held_out] for s in prepared.summaries],
+        "windows": asdict(cut) if (cut := prepared.preparation.windows) else None,
+        "quality": None
+        if prepared.findings is None
+        else [asdict(finding) for finding in prepared.findings],
         "columns": [[c.name, c.kind, c.dropped] for c in prepared.preparation.columns],
         "baseline": line.baseline().to_json(),
     }

@@ -137,7 +137,8 @@ class Study:
         run, cache, clock = self.run, self.directory / "cache", Clock()
         cleared(cache)
         cache.mkdir(exist_ok=True)
-        prepared = prepared_for(run, cache)
+        # A run that goes on has its verdict in the journal, with what asking for it cost.
+        prepared = prepared_for(run, cache, judged=journal.last(full=True) is None)
         shards = prepared.shards
         run.check_clients(len(shards.training))
         for augment in run.augments:

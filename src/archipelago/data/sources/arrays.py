@@ -9,6 +9,7 @@ import numpy as np
 from archipelago.core.checks import one_of
 from archipelago.core.errors import DataError
 from archipelago.data.raw import Modality, Raw, modality_of
+from archipelago.data.sources.ragged import trimmed
 
 __all__ = ["Arrays", "raw_of_arrays"]
 
@@ -24,6 +25,8 @@ class Arrays:
         clients: whose row it is, `[rows]` of any names; None: nobody's.
         modality: `auto` guesses from the axes and the type.
         channels: whether the channel axis comes last or first.
+        lengths: of series that differ in length, padded to the longest: steps of each that were
+            recorded, `[rows]`; None: every row is whole.
         name: for messages.
     """
 
@@ -33,6 +36,7 @@ class Arrays:
     clients: Any = None
     modality: str = "auto"
     channels: str = "last"
+    lengths: Any = None
     name: str = "arrays"
 
     def load(self) -> Raw:
@@ -43,6 +47,7 @@ class Arrays:
             clients=None if self.clients is None else np.asarray(self.clients),
             modality=self.modality,
             channels=self.channels,
+            lengths=None if self.lengths is None else np.asarray(self.lengths),
             name=self.name,
         )
 
@@ -54,6 +59,7 @@ def raw_of_arrays(
     clients: np.ndarray | None,
     modality: str = "auto",
     channels: str = "last",
+    lengths: np.ndarray | None = None,
     name: str,
     columns: Sequence[str] = (),
     classes: Sequence[str] = (),
@@ -62,6 +68,7 @@ def raw_of_arrays(
 
     Args:
         clients: names of the owners `[rows]`, or None.
+        lengths: recorded steps of each padded series `[rows]`, or None.
         columns: names of a table's columns; default `x0`, `x1`, …
     """
     one_of("data.modality", modality, ("auto", "image", "series", "table"))
@@ -81,6 +88,8 @@ def raw_of_arrays(
         if kind == "table":
             titles = columns or [f"x{i}" for i in range(values.shape[1])]
             values = {str(t): values[:, i] for i, t in enumerate(titles)}
+    if lengths is not None:
+        values, lengths = trimmed(values, lengths, name)
     pixels = not isinstance(values, Mapping) and values.dtype == np.uint8
     return Raw(
         name=name,
@@ -91,6 +100,7 @@ def raw_of_arrays(
         names=names,
         scale=np.array([1 / 255 if pixels else 1.0]),
         classes=tuple(classes),
+        lengths=lengths,
     )
 
 

@@ -22,6 +22,8 @@ class Digits:
 
     kind: Literal["digits"] = "digits"
 
+    PUBLISHED = True
+
     def load(self) -> Raw:
         """Read all rows: images `[1797, 1, 8, 8]` uint8."""
         x, y = _digits()
@@ -44,6 +46,8 @@ class BreastCancer:
 
     kind: Literal["breast-cancer"] = "breast-cancer"
 
+    PUBLISHED = True
+
     def load(self) -> Raw:
         """Read all rows: 30 columns."""
         from sklearn.datasets import load_breast_cancer
@@ -61,6 +65,8 @@ class Wine:
 
     kind: Literal["wine"] = "wine"
 
+    PUBLISHED = True
+
     def load(self) -> Raw:
         """Read all rows: 13 columns."""
         from sklearn.datasets import load_wine
@@ -77,6 +83,8 @@ class Diabetes:
     """
 
     kind: Literal["diabetes"] = "diabetes"
+
+    PUBLISHED = True
 
     def load(self) -> Raw:
         """Read all rows: 10 columns, in the original units."""

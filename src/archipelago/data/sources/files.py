@@ -13,6 +13,7 @@ from archipelago.core.checks import one_of
 from archipelago.core.errors import ConfigError, DataError, did_you_mean
 from archipelago.data.raw import Raw
 from archipelago.data.sources.arrays import raw_of_arrays
+from archipelago.data.sources.ragged import filled_up
 from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
 
 __all__ = ["Files", "expand", "raw_of_columns"]
@@ -23,6 +24,10 @@ _READERS = {".csv": read_csv, ".tsv": read_csv, ".gz": read_csv, ".parquet": rea
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Files:
     """CSV (also .gz), Parquet (extra) or NPZ files.
+
+    An NPZ holds `x` and the label, one row a recording, picture or row of a table. Series may
+    differ in length: between silos as they are, within one padded to its longest and with an array
+    `lengths` of the steps that were recorded. `preprocess.window` then cuts all to one length.
 
     Attributes:
         paths: files or patterns such as `silos/*.csv`; several files are a silo each.
@@ -92,6 +97,10 @@ class Files:
         for arrays, silo in zip(loaded, silos, strict=True):
             _present("x", arrays, silo)
             _present(label, arrays, silo)
+        axis = self._steps(loaded[0]["x"])
+        alike = len({arrays["x"].ndim for arrays in loaded}) == 1
+        lengths = filled_up(loaded, axis, silos) if axis and alike else None
+        for arrays, silo in zip(loaded, silos, strict=True):
             if arrays["x"].shape[1:] != loaded[0]["x"].shape[1:]:
                 raise DataError(
                     "rows have another shape than at the other silos",
@@ -120,9 +129,17 @@ class Files:
             clients=owner,
             modality=self.modality,
             channels=self.channels,
+            lengths=lengths,
             name=silos[0] if len(silos) == 1 else f"{len(silos)} files",
             columns=first["feature_names"].tolist() if "feature_names" in first else (),
         )
+
+    def _steps(self, x: np.ndarray) -> int | None:
+        """Return the axis of the steps where an NPZ's array holds series."""
+        guessed = self.modality == "auto" and x.ndim == 3 and x.dtype != np.uint8
+        if x.ndim not in (2, 3) or not (guessed or self.modality == "series"):
+            return None
+        return 2 if self.channels == "first" and x.ndim == 3 else 1
 
 
 def raw_of_columns(

@@ -55,6 +55,8 @@ class Named:
     rows: int = 0
     client: str = ""
 
+    PUBLISHED = True
+
     def __post_init__(self) -> None:
         one_of("data.name", self.name, NAMED)
         at_least("data.rows", self.rows, 0)

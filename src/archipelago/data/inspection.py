@@ -1,0 +1,110 @@
+"""The silos' data before there is a run: what they hold, and the verdict on each."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from archipelago.core.meter import MeterRow
+from archipelago.core.seeds import Seed
+from archipelago.data.labels import targets_of
+from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
+from archipelago.data.preparation import Column
+from archipelago.data.prepare import Source, own
+from archipelago.data.preprocess import Preprocess
+from archipelago.data.quality import Finding, judge
+from archipelago.data.split import Split
+from archipelago.data.statistics import Answers, Clients, agree_columns, agree_labels, merged
+from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.windows import Windows
+
+__all__ = ["Inspection", "inspect"]
+
+_FEW = 10
+_TAIL = 2.2
+"""Standard deviations a half interquartile range; normal 1.5, exponential 1.8, lognormal 3."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What the silos hold, from aggregates.
+
+    Attributes:
+        rows_by_silo: train rows by name.
+        labels: rows by label over all silos; empty for a regression.
+        findings: suspicions, in the order of silos and columns.
+        notes: columns that will not be used, and why.
+        columns: of a table, as silos agreed on them.
+        tails: numeric columns of which a few values lie far out.
+        shape: of a network's input, without the batch.
+        outputs: classes, labels, or 1.
+        meter: what asking cost.
+    """
+
+    rows_by_silo: Mapping[str, int]
+    labels: Mapping[str, int]
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    columns: tuple[Column, ...]
+    tails: tuple[str, ...]
+    shape: tuple[int, ...]
+    outputs: int
+    meter: tuple[MeterRow, ...]
+
+
+def inspect(
+    source: Source,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural,
+    split: Split,
+    task: Classification | MultiLabel | Regression,
+    *,
+    seed: Seed,
+    windows: Windows | None = None,
+) -> Inspection:
+    """Ask every client for aggregates over its train rows, and judge them.
+
+    With `windows`, rows are windows of recordings.
+
+    Raises:
+        DataError: silos disagree on a column, or a column cannot be read.
+    """
+    owned = own(source.load(), partition, split, task, seed, windows=windows)
+    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
+    schemas = clients.ask({"ask": "schema"})
+    labels = _labels(task, schemas, owned.raw.target)
+    table = isinstance(owned.raw.x, Mapping)
+    agreed = agree_columns(clients, schemas, Preprocess(scaling="robust")) if table else None
+    findings = judge(clients, schemas, agreed)
+    columns = agreed.columns if agreed else ()
+    numeric = [column for column in columns if not column.dropped and column.kind != "category"]
+    width = sum(len(column.features) for column in columns)
+    return Inspection(
+        rows_by_silo={name: said["rows"] for name, said in schemas},
+        labels=labels,
+        findings=findings,
+        notes=agreed.notes if agreed else (),
+        columns=columns,
+        tails=tuple(_tails(numeric, agreed.answers, schemas)) if agreed else (),
+        shape=(width,) if columns else owned.raw.shape,
+        outputs=len(labels) or 1,
+        meter=tuple(clients.meter),
+    )
+
+
+def _labels(
+    task: Classification | MultiLabel | Regression, schemas: Answers, where: str
+) -> dict[str, int]:
+    """Return rows by agreed label, or refuse a target from which nothing can be learned."""
+    if isinstance(task, Regression):
+        targets_of(task, schemas, where)
+        return {}
+    least = 1 if isinstance(task, MultiLabel) else 2
+    agreed = agree_labels(schemas, task.classes, least=least, where=where)
+    return dict(zip(*agreed, strict=True))
+
+
+def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:
+    for column in columns:
+        if max(said["columns"][column.name]["distinct"] for _, said in schemas) <= _FEW:
+            continue  # a code or a count of few values has no tail
+        _, _, deviation = merged([said[column.name] for _, said in answers])
+        if column.kind == "number" and deviation > _TAIL * column.scale:
+            yield column.name
