@@ -39,9 +39,9 @@ from archipelago.engine.serial import Serial
 from archipelago.estimate.arena import Arena
 from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Branch
+from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.cohort import Cohort
-from archipelago.federation.rounds import Federation, evaluate, step
+from archipelago.federation.rounds import Federation, Scores, evaluate, step
 from archipelago.nn.build import initialise
 from archipelago.nn.inherit import inherited
 from archipelago.nn.model import Model
@@ -252,6 +252,16 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
         case "trainers4":
             race = Race(**common, **dynamic, group=4, drop="half", scorers="trainers")
             return race, strategy
+        case "trainers3" | "trainers2":
+            more = {"rows": CHECKED, "scorers": "trainers", "group": int(name[-1])}
+            return Race(**common, **more, **dynamic, drop="half"), strategy
+        case "ours2v2":
+            more = {"rows": CHECKED, "validators": 2, "group": 2}
+            return Race(**common, **more, **dynamic, drop="half"), strategy
+        case "before4" | "before3":
+            # Once, before training: with 8 validators, or all 4 where there are no more.
+            more = {"rows": CHECKED, "validators": 8, "group": int(name[-1]), "checkpoint": 0}
+            return Race(**common, **more, **dynamic, drop="margin"), strategy
         case "partial":
             race = Race(**common, **few, **constant, group=4, drop="none", checkpoint=t_max)
             return race, strategy
@@ -486,16 +496,17 @@ def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
     elif name == "t_max_all":
         found = longest(world, 2)
     else:
-        if name in ("naive", "naive1"):
+        if name in ("naive", "naive1", "probes"):
             t_max = 1 if name == "naive1" else t_max
             many = len(world.rows.training) >= 20  # enough for the probe's groups
-            found = search_naive(world, t_max, probe=many and name == "naive")
+            found = search_naive(world, t_max, probe=many and name != "naive1")
         elif name == "centralised":
             found = centralised(world)
         else:
             found = searched(world, *race_of(name, t_max))
         front = found.pop("front")
-        found |= tested(world, front) | {"front": [graph.macs for graph, _ in front]}
+        if name != "probes":
+            found |= tested(world, front) | {"front": [graph.macs for graph, _ in front]}
     return {
         "arm": name,
         "seed": world.seed,
@@ -598,10 +609,14 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"t_max": row["t_max"], "tau": row["tau"], "of": row["arm"], "seed": row["seed"]}
         if row["t_max"] is not None:
             yield from at_measured(rows, row["t_max"])
-    probes = [p for row in theirs.values() for p in row.get("probes", ())]
+    probes = {seed: row["probes"] for seed, row in theirs.items() if row.get("probes")}
+    fresh = {seed: row["probes"] for seed, row in of(rows, "probes").items()}
+    for word, some in (("", probes), ("fresh seeds", fresh)):
+        if some:
+            about = {"of": word} if word else {}
+            yield about | show_ranks([race for races in some.values() for race in races])
     if probes:
-        yield show_ranks(probes)
-        yield from risks(probes)
+        yield from risks(probes, fresh)
 
 
 def on_people(mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
@@ -687,53 +702,146 @@ def rho(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.spearmanr(a, b)[0])
 
 
-def risks(probes: Sequence[dict[str, Any]], replays: int = 400) -> Iterator[dict[str, Any]]:
+MARGIN = Race(candidates=4, inherit=True, first=T_MAX, last=T_MAX, drop="margin")
+BEFORE = replace(MARGIN, checkpoint=0)
+"""Rules that replays check: at every checkpoint, and once before any training."""
+JUDGES = 8
+
+
+def risks(
+    probes: dict[int, Sequence[dict[str, Any]]], fresh: dict[int, Sequence[dict[str, Any]]]
+) -> Iterator[dict[str, Any]]:
+    """Yield how often replays of recorded curves drop a clear winner, against what a rule states.
+
+    Args:
+        probes: races by seed, on which rules were chosen.
+        fresh: races of seeds recorded after that.
+    """
+    # As the library stated it before it knew of drift: four rivals, each with at most 1 - Phi(2).
+    yield risk_bar("margin at each checkpoint, no drift", MARGIN, probes, 4 * stats.norm.sf(2.0))
+    yield {"risk": "half", **replays_of(replace(MARGIN, drop="half"), probes)}
+    yield {"risk": "half, before training", **replays_of(replace(BEFORE, drop="half"), probes)}
+    yield {"risk": "none", **replays_of(replace(MARGIN, drop="none"), probes)}
+    sets = {"the seeds it was chosen on": probes, "fresh seeds": fresh}
+    for z in (2.0, 2.5, 3.0):
+        for word, some in sets.items():
+            if some:
+                yield risk_bar(f"margin before training, z = {z}, {word}",
+                               replace(BEFORE, z=z), some)  # fmt: skip
+    seeds = sorted(probes)
+    early, late = ({seed: probes[seed] for seed in part} for part in (seeds[:3], seeds[3:]))
+    for told, asked in ((early, late), (late, early), (probes, fresh)):
+        if told and asked:
+            drift = drift_of([race for races in told.values() for race in races])
+            for z in (2.0, 3.0):
+                rule = replace(MARGIN, z=z, drift=round(drift, 3))
+                yield risk_bar(f"margin at each checkpoint, z = {z}, drift of seeds {sorted(told)}",
+                               rule, asked, drift=rule.drift)  # fmt: skip
+
+
+def drift_of(probes: Sequence[dict[str, Any]]) -> float:
+    """Return by how much short training shifts the difference of two candidates' losses.
+
+    The root mean square, over races, pairs and rounds after the first, of the difference on all
+    validators less that of the full scores.
+    """
+    shifts: list[float] = []
+    for probe in probes:
+        full = np.array(probe["full_loss"])
+        for curve in probe["curves"][1:]:
+            shift = np.array(curve["loss"]).mean(1) / CHECKED - full
+            pairs = shift[:, None] - shift[None, :]
+            shifts += list(pairs[np.triu_indices(len(full), 1)])
+    return float(np.sqrt(np.mean(np.square(shifts))))
+
+
+def risk_bar(
+    name: str, rule: Race, probes: dict[int, Any], stated: float | None = None, **more: Any
+) -> dict[str, Any]:
+    """Return the bar of a rule: the upper bound of its measured risk, against the stated one."""
+    if stated is None:
+        rivals = len(next(iter(probes.values()))[0]["full_loss"]) - 1
+        stated = rule.risk(rivals, JUDGES, generation=ITERATIONS - 1)
+    assert stated is not None, "a rule that states no risk has no bar"
+    found = replays_of(rule, probes)
+    upper, most = found.pop("upper"), round(stated + 0.03, 4)
+    more = {**found, **more, "stated": round(stated, 4)}
+    return bar(f"risk of dropping a winner, {name}: upper bound", upper, most, most=True, **more)
+
+
+def replays_of(rule: Race, probes: dict[int, Any], replays: int = 400) -> dict[str, Any]:
     """Replay recorded curves with other validators: how often is a clear winner dropped?
 
-    A replay draws a race and 8 of its validators, and drops at each checkpoint. It errs when a
-    dropped candidate's full accuracy exceeds the selected one's by more than 0.5 points.
+    A replay draws a race and 8 of its validators. It errs when a dropped candidate's full accuracy
+    exceeds the selected one's by more than 0.5 points. Replays of one race are no independent
+    draws: `by_seed` shows how much the races differ.
     """
-    for rule in ("margin", "half"):
-        rng, errors = np.random.default_rng(1), 0
-        for _ in range(replays):
-            probe = probes[rng.integers(len(probes))]
-            some = rng.choice(len(probe["curves"][0]["loss"][0]), 8, replace=False)
-            errors += replayed(rule, probe, some)
-        upper = (
-            float(stats.beta.ppf(0.975, errors + 1, replays - errors)) if errors < replays else 1
+    rng = np.random.default_rng(1)
+    seeds, errors = sorted(probes), dict.fromkeys(probes, 0)
+    drawn, dropped, cost, lost = dict.fromkeys(probes, 0), 0, 0.0, 0.0
+    for _ in range(replays):
+        seed = seeds[rng.integers(len(seeds))]
+        probe = probes[seed][rng.integers(len(probes[seed]))]
+        some = rng.choice(len(probe["curves"][0]["loss"][0]), JUDGES, replace=False)
+        accuracy = np.array(probe["full_accuracy"])
+        gone, selected, share = replayed(rule, probe, some)
+        errors[seed] += any(accuracy[one] > accuracy[selected] + 0.005 for one in gone)
+        drawn[seed] += 1
+        dropped += len(gone)
+        cost += share
+        lost += accuracy.max() - accuracy[selected]
+    wrong = sum(errors.values())
+    upper = float(stats.beta.ppf(0.975, wrong + 1, replays - wrong)) if wrong < replays else 1.0
+    return {
+        "upper": round(upper, 4),
+        "errors": wrong,
+        "replays": replays,
+        "by_seed": {seed: round(errors[seed] / max(1, drawn[seed]), 3) for seed in seeds},
+        "dropped_a_race": round(dropped / replays, 2),
+        "share_of_training": round(cost / replays, 2),
+        "points_lost": round(100 * lost / replays, 2),
+    }
+
+
+def replayed(rule: Race, probe: dict[str, Any], some: np.ndarray) -> tuple[list[int], int, float]:
+    """Return whom the library's own rule drops, whom it selects, and its share of the training."""
+    count, curves = len(probe["full_loss"]), probe["curves"]
+    tiny = Sketch((1,))
+    tiny.add("linear", features=1)
+    graph, flat = tiny.graph(), torch.zeros(2)
+    branches = tuple(
+        Branch(number=one, graph=graph, flat=flat, cohort=(), rounds=len(curves) - 1)
+        for one in range(count)
+    )
+    heat = Heat(generation=0, proposals=(), branches=branches, validators=tuple(some.tolist()))
+    trained = 0
+    for curve in curves:
+        turn = curve["round"]
+        live = [branch.number for branch in heat.branches if branch.alive]
+        trained += len(live) * (turn > 0)
+        due = turn and turn % rule.checkpoint == 0 if rule.checkpoint else not turn
+        if not due and turn < len(curves) - 1:
+            continue
+        losses = np.array(curve["loss"])[:, some]
+        vectors = {
+            one: {int(c): np.array([CHECKED, losses[one, k]]) for k, c in enumerate(some)}
+            for one in live
+        }
+        aged = tuple(
+            replace(b, round=turn, history=(*b.history, (turn, losses[b.number].sum(), 0.0)))
+            if b.alive
+            else b
+            for b in heat.branches
         )
-        # Four rivals, each dropped wrongly with at most 1 - Phi(2).
-        stated = 4 * float(stats.norm.sf(2.0))
-        if rule == "margin":
-            yield bar("risk of dropping the winner, margin z = 2: upper bound", upper,
-                      stated + 0.03, most=True, stated=round(stated, 4), errors=errors,
-                      replays=replays)  # fmt: skip
-        else:
-            yield {"risk": "half", "upper": round(upper, 4), "errors": errors, "replays": replays}
-
-
-def replayed(rule: str, probe: dict[str, Any], some: np.ndarray) -> bool:
-    """Whether this replay dropped a candidate that was better by more than 0.5 points."""
-    accuracy = probe["full_accuracy"]
-    alive, dropped = list(range(len(accuracy))), []
-    for curve in probe["curves"][1:]:
-        losses = np.array(curve["loss"])[:, some] / CHECKED
-        ranked = sorted(alive, key=lambda index: losses[index].sum())
-        if rule == "half":
-            keep = ranked[: max(1, len(ranked) // 2)]
-        else:
-            gaps = losses - losses[ranked[0]]
-            keep = [
-                index
-                for index in ranked
-                if index == ranked[0]
-                or gaps[index].mean() <= 2 * gaps[index].std(ddof=1) / len(some) ** 0.5
-            ]
-        dropped += [index for index in ranked if index not in keep]
-        alive = keep
-        if len(alive) == 1:
+        scores = Scores(vectors=vectors, rows=(), incidents=())
+        heat = rule.raced(replace(heat, branches=aged), scores)
+        if not any(branch.alive for branch in heat.branches):
             break
-    return any(accuracy[index] > accuracy[alive[0]] + 0.005 for index in dropped)
+    selected = min(
+        (b for b in heat.branches if b.status == "done"), key=lambda b: (b.history[-1][1], b.number)
+    )
+    gone = [b.number for b in heat.branches if b.status == "dropped"]
+    return gone, selected.number, trained / (count * (len(curves) - 1))
 
 
 def main() -> None:
@@ -747,10 +855,13 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=TUNE, help="rounds of final training")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--summary", type=Path, help="print the bars from this file's rows")
+    parser.add_argument(
+        "--summary", type=Path, nargs="+", help="print the bars from these files' rows"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = kept_rows(options.summary) if options.summary else measured(options)
+    kept = [row for path in options.summary or () for row in kept_rows(path)]
+    rows = kept or measured(options)
     for line in bars_of(rows):
         show(line)
 
