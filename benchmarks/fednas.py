@@ -574,7 +574,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     theirs = of(rows, "naive")
     about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS, "T_max": T_MAX}
     if "ours3" in {row["arm"] for row in rows}:
-        yield from on_people(of(rows, "ours3"), theirs)
+        yield from on_people(rows)
     for name, alone, n in (("ours4", 120, 4), ("ours2", 240, 2)):
         mine = of(rows, name)
         seeds = sorted(mine.keys() & theirs.keys())
@@ -592,7 +592,8 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield bar(f"client cost, everything counted, {n} clients a candidate, {unit}",
                       worst[f"everything_{unit}"], least, **about)  # fmt: skip
         yield from gap(f"accuracy against naive, {n} clients a candidate", mine, theirs, -0.5)
-    for name in ("ours4", "ours2", "naive", "training-free"):
+    yield from gap("accuracy of before4 against naive", of(rows, "before4"), theirs, -0.5)
+    for name in ("ours4", "ours2", "before4", "naive", "training-free"):
         yield from gap(
             f"{name} against the random candidate", of(rows, name), of(rows, "random"), 0
         )
@@ -601,7 +602,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield from gap(
         "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
     )
-    for name in ("partial", "dynamic", "ours4", "ours2", "trainers4", "random"):
+    for name in ("partial", "dynamic", "ours4", "ours2", "before4", "trainers4", "random"):
         yield from ablation(name, of(rows, name), theirs)
     for name in ("training-free", "training-free16"):
         yield from ablation(name, of(rows, name), theirs)
@@ -619,18 +620,47 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from risks(probes, fresh)
 
 
-def on_people(mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the bars of natural clients: people, of whom there are few."""
-    seeds = sorted(mine.keys() & theirs.keys())
-    if not seeds:
-        return
-    found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
-    worst = {key: min(one[key] for one in found) for key in found[0]}
-    about = {"N": mine[seeds[0]]["clients"], "group": 3, "seeds": seeds, "three": worst}
-    for unit in ("macs", "bytes"):
-        what = f"client cost on people, everything counted, 3 a candidate, {unit}"
-        yield bar(what, worst[f"everything_{unit}"], 10, **about)
-    yield from gap("accuracy on people against naive", mine, theirs, -0.5)
+PEOPLE = ("ours3", "trainers3", "ours2v2", "trainers2", "before3", "training-free")
+"""Arms that suit few clients: 4 common validators, none, 2, none, 4, 4."""
+
+
+def on_people(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the bars of natural clients: people, of whom there are few; for each arm there is."""
+    theirs = of(rows, "naive")
+    for name in PEOPLE:
+        mine = of(rows, name)
+        seeds = sorted(mine.keys() & theirs.keys())
+        if not seeds:
+            continue
+        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
+        worst = {key: min(one[key] for one in found) for key in found[0]}
+        means = {key: round(mean(one[key] for one in found), 1) for key in found[0]}
+        about = {"N": mine[seeds[0]]["clients"], "seeds": seeds}
+        for unit in ("macs", "bytes"):
+            key = f"everything_{unit}"
+            yield bar(f"client cost on people, everything counted, {name}, {unit}",
+                      worst[key], 10, mean=means[key], **about)  # fmt: skip
+        yield from gap(f"accuracy on people, {name} against naive", mine, theirs, -0.5)
+    for name in PEOPLE[1:]:
+        yield from difference(f"bias of {name}'s scores", of(rows, name), of(rows, "ours3"))
+    for name in (*PEOPLE, "naive"):
+        yield from difference(f"{name} against random", of(rows, name), of(rows, "random"))
+    for name in (*PEOPLE, "naive", "random"):
+        values = [100 * row["accuracy"] for row in of(rows, name).values()]
+        if len(values) >= 2:
+            low, high = interval(values)
+            yield {"accuracy on people": name, "mean": round(mean(values), 2),
+                   "low": round(low, 2), "high": round(high, 2), "seeds": len(values)}  # fmt: skip
+
+
+def difference(name: str, a: dict[int, Any], b: dict[int, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a paired difference in points of test accuracy, with its 95 % interval; no bar."""
+    for line in gap(name, a, b, 0):
+        yield {
+            "difference": name,
+            "low": line["value"],
+            **{key: line[key] for key in ("mean", "high", "p", "seeds")},
+        }
 
 
 def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
