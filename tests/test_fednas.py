@@ -27,7 +27,8 @@ from archipelago.data.tasks import Classification
 from archipelago.engine.base import one_thread
 from archipelago.engine.serial import Serial
 from archipelago.estimate.arena import Arena
-from archipelago.estimate.race import Race, _behind
+from archipelago.estimate.margin import behind, drift_of
+from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
 from archipelago.federation.branch import Heat
 from archipelago.federation.cohort import Cohort
@@ -508,7 +509,7 @@ def test_other_groups_change_the_winner_no_more_often_than_the_standard_error_pr
         winners.append(best)
         # Two races' gaps differ by the root of two standard errors.
         sure = [
-            stats.t.sf(_behind(vectors[best], vectors[b.number]) / 2**0.5, len(world.scorers) - 1)
+            stats.t.sf(behind(vectors[best], vectors[b.number]) / 2**0.5, len(world.scorers) - 1)
             for b in alive
             if b.number != best
         ]
@@ -526,9 +527,9 @@ def test_a_margin_is_paired_and_a_drift_widens_it():
     }
     # Gaps a row 0.1, 0.3, 0.2, 0.2: mean 0.2, standard error sqrt(0.02 / 3) / 2.
     error = (0.02 / 3) ** 0.5 / 2
-    assert _behind(near, far) == pytest.approx(0.2 / error)
-    assert _behind(near, far, 0.1) == pytest.approx(0.2 / (error**2 + 0.01) ** 0.5)
-    assert _behind(near, {0: far[0]}, 0.1) == 0.0
+    assert behind(near, far) == pytest.approx(0.2 / error)
+    assert behind(near, far, 0.1) == pytest.approx(0.2 / (error**2 + 0.01) ** 0.5)
+    assert behind(near, {0: far[0]}, 0.1) == 0.0
 
 
 def test_a_margin_states_its_risk_where_it_has_a_bound():
@@ -536,12 +537,19 @@ def test_a_margin_states_its_risk_where_it_has_a_bound():
     # Student's tail beyond 2 with 7 degrees of freedom is 0.0428; 3 rivals, 3 droppings.
     assert margin.risk(3, 8) == pytest.approx(9 * stats.t.sf(2, 7))
     assert replace(margin, checkpoint=2).risk(3, 8) == pytest.approx(3 * stats.t.sf(2, 7))
-    before = replace(margin, checkpoint=0, inherit=True, drift=0.0)
+    before = replace(margin, checkpoint=0, inherit=True)
     assert before.risk(3, 8) == pytest.approx(3 * stats.t.sf(2, 7))
     assert before.risk(3, 1) == before.risk(0, 8) == Race(drop="none").risk(3, 8) == 0
     assert replace(margin, z=0.0).risk(3, 8) == 1
     for unbounded in (Race(), replace(margin, drift=0.0), replace(margin, settled=2)):
         assert unbounded.risk(3, 8) is None
+
+
+def test_the_drift_is_what_points_the_wrong_way():
+    right = ([0.1, 0.9], [0.1, 0.2])
+    wrong = ([0.5, 0.8, 0.9], [0.3, 0.2, 0.1])  # 0.3, 0.4 and 0.1
+    assert drift_of([right]) == 0.0
+    assert drift_of([right, wrong]) == pytest.approx((0.26 / 3) ** 0.5)
 
 
 def test_a_margin_before_training_drops_once_and_trains_the_rest(world):
@@ -762,7 +770,8 @@ def test_a_plan_counts_the_warm_rounds_and_the_whole_front(tmp_path, capsys):
     assert found.risk is None
     file = tmp_path / "run.toml"
     file.write_text(STUDY)
-    margin = ["--set", "estimator.drop=margin", "--set", "estimator.checkpoint=0"]
+    settings = ("drop=margin", "checkpoint=0", "drift=0.06")
+    margin = [part for one in settings for part in ("--set", f"estimator.{one}")]
     app(["plan", str(file), *margin], standalone_mode=False)
     assert "that a generation drops its best candidate" in capsys.readouterr().out
 

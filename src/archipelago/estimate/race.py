@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
 from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
+from archipelago.estimate.margin import behind, bound
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import (
     Federation,
@@ -49,12 +50,12 @@ class Race:
         growth: how the budget grows with the generation.
         generations: over how many generations it grows from `first` to `last`.
         checkpoint: rounds between two droppings; 0 drops once, before any training, where no group
-            has yet pulled its candidate towards its own data. Needs `inherit`.
+            has pulled its candidate towards its own data yet. Needs `inherit`.
         drop: `half`, `fraction`, `margin` (paired difference beyond `z` standard errors), `none`.
         fraction: share of the survivors dropped by `fraction`.
         z: standard errors of `margin`.
-        drift: what short training on few clients adds to a paired difference of losses, as a
-            standard deviation in units of the loss: `margin` widens its standard errors by it.
+        drift: how far short scores lead astray, in units of the loss: `margin` widens its standard
+            errors by it. 0 counts the validators' noise alone, and states no risk.
         settled: end a generation once the order of its leading half has been the same at so many
             checkpoints in a row; 0 never does.
         screen: score candidates before any training, and train the best so many; 1 is scoring
@@ -191,10 +192,8 @@ class Race:
     def risk(self, rivals: int, validators: int, *, generation: int = 0) -> float | None:
         """Return a bound on the probability that a generation drops its best candidate.
 
-        The union over rivals and droppings of Student's one-sided tail beyond `z`, for as many
-        validators. It covers their noise and the `drift` that is stated, not what short training
-        does beyond it: without a `drift`, dropping after training has no bound. Neither has a rule
-        that drops whatever the difference.
+        None where there is none: for a rule that drops whatever the difference, and for a `margin`
+        without `drift`, which knows the validators' noise but not what a short score is worth.
 
         Args:
             rivals: candidates beside the best.
@@ -202,7 +201,7 @@ class Race:
             generation: whose round budget counts.
 
         Example:
-            >>> sure = Race(drop="margin", checkpoint=0, inherit=True)
+            >>> sure = Race(drop="margin", drift=0.06, checkpoint=0, inherit=True)
             >>> round(sure.risk(3, validators=8), 3)
             0.128
             >>> Race(drop="half").risk(3, validators=8) is None
@@ -211,17 +210,12 @@ class Race:
         if self.screen or self.settled:
             return None
         # Who ends a generation is not dropped: the last round's scores only rank.
-        looks = (self.budget(generation) - 1) // self.checkpoint if self.checkpoint else 1
-        # One validator shows no standard error, and then nobody is dropped.
-        if self.drop == "none" or not looks or rivals < 1:
+        droppings = (self.budget(generation) - 1) // self.checkpoint if self.checkpoint else 1
+        if self.drop == "none" or not droppings or rivals < 1:
             return 0.0
-        if self.drop != "margin" or (self.checkpoint and not self.drift):
+        if self.drop != "margin" or not self.drift:
             return None
-        if validators < 2:
-            return 0.0
-        from scipy.special import stdtr  # here: every run imports this module, few ask
-
-        return min(1.0, rivals * looks * float(stdtr(validators - 1, -self.z)))
+        return bound(self.z, rivals, droppings, validators)
 
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
         """Draw the groups; start every branch from scratch, or from its parent's weights."""
@@ -359,7 +353,7 @@ class Race:
             return frozenset(
                 b.number
                 for b in ranked[1:]
-                if _behind(best, scores.vectors[b.number], self.drift) > self.z
+                if behind(best, scores.vectors[b.number], self.drift) > self.z
             )
         share = 0.5 if self.drop == "half" else self.fraction
         keep = max(1, int((1 - share) * len(ranked)))
@@ -459,22 +453,3 @@ def speed_groups(
         keep = np.sort(seed.numpy().permutation(len(ranked))[: size * count])
         ranked = [ranked[index] for index in keep]
     return [tuple(sorted(int(client) for client in part)) for part in np.array_split(ranked, count)]
-
-
-def _behind(best: dict[int, np.ndarray], other: dict[int, np.ndarray], drift: float = 0.0) -> float:
-    """Return by how many standard errors `other` has the higher loss, paired by client.
-
-    The standard error is that of the mean over clients, and `drift` beside it.
-
-    The first two statistics of every task are rows and summed loss.
-    """
-    shared = sorted(best.keys() & other.keys())
-    if len(shared) < 2:
-        return 0.0
-    n = np.array([best[client][0] for client in shared])
-    gaps = np.array([(other[c][1] - best[c][1]) / best[c][0] for c in shared])
-    weight = n / n.sum()
-    mean = float(weight @ gaps)
-    variance = float(weight**2 @ (gaps - mean) ** 2) * len(shared) / (len(shared) - 1)
-    variance += drift**2
-    return mean / sqrt(variance) if variance > 0 else (float("inf") if mean > 0 else 0.0)
