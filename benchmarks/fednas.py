@@ -271,7 +271,7 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
             return race, strategy
         case "training-free" | "training-free16":
             few = {**few, "validators": 16} if name.endswith("16") else few
-            return Race(**common, **few, **dynamic, group=4, screen=1), strategy
+            return Race(**common, **few, **dynamic, group=1, screen=1), strategy
         case "random":
             # What ours gives its winner, without asking which candidate is better.
             race = Race(
