@@ -753,9 +753,9 @@ def risks(probes: Races, fresh: Races) -> Iterator[dict[str, Any]]:
     yield {"risk": "half, before training", **replays_of(replace(BEFORE, drop="half"), probes)}
     yield {"risk": "none", **replays_of(replace(MARGIN, drop="none"), probes)}
     for word, some in (("all but fresh", probes), ("fresh", fresh)):
-        if some:
-            yield risk_bar(f"margin before training, no drift, {word} seeds", BEFORE, some,
-                           bound(2.0, 3, 1, JUDGES))  # fmt: skip
+        for z in (2.0, 3.0) if some else ():
+            yield risk_bar(f"margin before training, z = {z}, no drift, {word} seeds",
+                           replace(BEFORE, z=z), some, bound(z, 3, 1, JUDGES))  # fmt: skip
     seeds = sorted(probes)
     early, late = ({seed: probes[seed] for seed in part} for part in (seeds[:3], seeds[3:]))
     for told, asked in ((early, late), (late, early), (probes, fresh)):
