@@ -1,6 +1,6 @@
 """A whole FedNAS run on this machine: minutes, and how busy its workers are.
 
-    python benchmarks/wall.py [--iterations 8] [--directory DIR] [--write FILE]
+    python benchmarks/wall.py [--iterations 8] [--repeats 1] [--write FILE]
 
 The library's own `search`: Fashion-MNIST on 160 clients (Dirichlet 0.5), the network of
 benchmarks/fednas.py on 28 x 28 pixels shrunk in eight iterations to half its MACs by a race that
@@ -102,15 +102,17 @@ def measured(directory: Path, iterations: int) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Measure once; print both bars."""
+    """Measure; print both bars of every run."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--iterations", type=int, default=8)
-    parser.add_argument("--directory", type=Path, help="where the run stays; else it is removed")
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="wall-") as spare:
-        lines = measured(options.directory or Path(spare, "run"), options.iterations)
-    write(options.write, [show(line) for line in lines])
+    lines: list[dict[str, Any]] = []
+    for _ in range(options.repeats):
+        with tempfile.TemporaryDirectory(prefix="wall-") as spare:
+            lines += [show(line) for line in measured(Path(spare, "run"), options.iterations)]
+    write(options.write, lines)
 
 
 if __name__ == "__main__":
