@@ -37,11 +37,12 @@ from archipelago.core.trial import Outcome
 from archipelago.data.tasks import Classification
 from archipelago.engine.serial import Serial
 from archipelago.estimate.arena import Arena
+from archipelago.estimate.margin import bound, drift_of
 from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Branch
+from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.cohort import Cohort
-from archipelago.federation.rounds import Federation, evaluate, step
+from archipelago.federation.rounds import Federation, Scores, evaluate, step
 from archipelago.nn.build import initialise
 from archipelago.nn.inherit import inherited
 from archipelago.nn.model import Model
@@ -252,6 +253,17 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
         case "trainers4":
             race = Race(**common, **dynamic, group=4, drop="half", scorers="trainers")
             return race, strategy
+        case "trainers3" | "trainers2":
+            more = {"rows": CHECKED, "scorers": "trainers", "group": int(name[-1])}
+            return Race(**common, **more, **dynamic, drop="half"), strategy
+        case "ours2v2":
+            more = {"rows": CHECKED, "validators": 2, "group": 2}
+            return Race(**common, **more, **dynamic, drop="half"), strategy
+        case "before3" | "stated4":
+            # Once, before training; all 4 validators where there are no 8. A drift states a risk.
+            more = {"rows": CHECKED, "validators": 8, "group": int(name[-1]), "checkpoint": 0}
+            more |= {"drift": 0.06} if name == "stated4" else {}
+            return Race(**common, **more, **dynamic, drop="margin"), strategy
         case "partial":
             race = Race(**common, **few, **constant, group=4, drop="none", checkpoint=t_max)
             return race, strategy
@@ -260,7 +272,7 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
             return race, strategy
         case "training-free" | "training-free16":
             few = {**few, "validators": 16} if name.endswith("16") else few
-            return Race(**common, **few, **dynamic, group=4, screen=1), strategy
+            return Race(**common, **few, **dynamic, group=1, screen=1), strategy
         case "random":
             # What ours gives its winner, without asking which candidate is better.
             race = Race(
@@ -486,16 +498,17 @@ def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
     elif name == "t_max_all":
         found = longest(world, 2)
     else:
-        if name in ("naive", "naive1"):
+        if name in ("naive", "naive1", "probes"):
             t_max = 1 if name == "naive1" else t_max
             many = len(world.rows.training) >= 20  # enough for the probe's groups
-            found = search_naive(world, t_max, probe=many and name == "naive")
+            found = search_naive(world, t_max, probe=many and name != "naive1")
         elif name == "centralised":
             found = centralised(world)
         else:
             found = searched(world, *race_of(name, t_max))
         front = found.pop("front")
-        found |= tested(world, front) | {"front": [graph.macs for graph, _ in front]}
+        if name != "probes":
+            found |= tested(world, front) | {"front": [graph.macs for graph, _ in front]}
     return {
         "arm": name,
         "seed": world.seed,
@@ -563,7 +576,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     theirs = of(rows, "naive")
     about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS, "T_max": T_MAX}
     if "ours3" in {row["arm"] for row in rows}:
-        yield from on_people(of(rows, "ours3"), theirs)
+        yield from on_people(rows)
     for name, alone, n in (("ours4", 120, 4), ("ours2", 240, 2)):
         mine = of(rows, name)
         seeds = sorted(mine.keys() & theirs.keys())
@@ -581,7 +594,8 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             yield bar(f"client cost, everything counted, {n} clients a candidate, {unit}",
                       worst[f"everything_{unit}"], least, **about)  # fmt: skip
         yield from gap(f"accuracy against naive, {n} clients a candidate", mine, theirs, -0.5)
-    for name in ("ours4", "ours2", "naive", "training-free"):
+    yield from gap("accuracy of stated4 against naive", of(rows, "stated4"), theirs, -0.5)
+    for name in ("ours4", "ours2", "stated4", "naive", "training-free"):
         yield from gap(
             f"{name} against the random candidate", of(rows, name), of(rows, "random"), 0
         )
@@ -590,7 +604,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield from gap(
         "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
     )
-    for name in ("partial", "dynamic", "ours4", "ours2", "trainers4", "random"):
+    for name in ("partial", "dynamic", "ours4", "ours2", "stated4", "trainers4", "random"):
         yield from ablation(name, of(rows, name), theirs)
     for name in ("training-free", "training-free16"):
         yield from ablation(name, of(rows, name), theirs)
@@ -598,24 +612,57 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield {"t_max": row["t_max"], "tau": row["tau"], "of": row["arm"], "seed": row["seed"]}
         if row["t_max"] is not None:
             yield from at_measured(rows, row["t_max"])
-    probes = [p for row in theirs.values() for p in row.get("probes", ())]
+    probes = {seed: row["probes"] for seed, row in theirs.items() if row.get("probes")}
+    fresh = {seed: row["probes"] for seed, row in of(rows, "probes").items()}
+    for word, some in (("", probes), ("fresh seeds", fresh)):
+        if some:
+            about = {"of": word} if word else {}
+            yield about | show_ranks([race for races in some.values() for race in races])
     if probes:
-        yield show_ranks(probes)
-        yield from risks(probes)
+        yield from risks(probes, fresh)
 
 
-def on_people(mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the bars of natural clients: people, of whom there are few."""
-    seeds = sorted(mine.keys() & theirs.keys())
-    if not seeds:
-        return
-    found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
-    worst = {key: min(one[key] for one in found) for key in found[0]}
-    about = {"N": mine[seeds[0]]["clients"], "group": 3, "seeds": seeds, "three": worst}
-    for unit in ("macs", "bytes"):
-        what = f"client cost on people, everything counted, 3 a candidate, {unit}"
-        yield bar(what, worst[f"everything_{unit}"], 10, **about)
-    yield from gap("accuracy on people against naive", mine, theirs, -0.5)
+PEOPLE = ("ours3", "trainers3", "ours2v2", "trainers2", "before3", "training-free")
+"""Arms that suit few clients: 4 common validators, none, 2, none, 4, 4."""
+
+
+def on_people(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the bars of natural clients: people, of whom there are few; for each arm there is."""
+    theirs = of(rows, "naive")
+    for name in PEOPLE:
+        mine = of(rows, name)
+        seeds = sorted(mine.keys() & theirs.keys())
+        if not seeds:
+            continue
+        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
+        worst = {key: min(one[key] for one in found) for key in found[0]}
+        means = {key: round(mean(one[key] for one in found), 1) for key in found[0]}
+        about = {"N": mine[seeds[0]]["clients"], "seeds": seeds}
+        for unit in ("macs", "bytes"):
+            key = f"everything_{unit}"
+            yield bar(f"client cost on people, everything counted, {name}, {unit}",
+                      worst[key], 10, mean=means[key], **about)  # fmt: skip
+        yield from gap(f"accuracy on people, {name} against naive", mine, theirs, -0.5)
+    for name in PEOPLE[1:]:
+        yield from difference(f"bias of {name}'s scores", of(rows, name), of(rows, "ours3"))
+    for name in (*PEOPLE, "naive"):
+        yield from difference(f"{name} against random", of(rows, name), of(rows, "random"))
+    for name in (*PEOPLE, "naive", "random"):
+        values = [100 * row["accuracy"] for row in of(rows, name).values()]
+        if len(values) >= 2:
+            low, high = interval(values)
+            yield {"accuracy on people": name, "mean": round(mean(values), 2),
+                   "low": round(low, 2), "high": round(high, 2), "seeds": len(values)}  # fmt: skip
+
+
+def difference(name: str, a: dict[int, Any], b: dict[int, Any]) -> Iterator[dict[str, Any]]:
+    """Yield a paired difference in points of test accuracy, with its 95 % interval; no bar."""
+    for line in gap(name, a, b, 0):
+        yield {
+            "difference": name,
+            "low": line["value"],
+            **{key: line[key] for key in ("mean", "high", "p", "seeds")},
+        }
 
 
 def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
@@ -687,53 +734,143 @@ def rho(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.spearmanr(a, b)[0])
 
 
-def risks(probes: Sequence[dict[str, Any]], replays: int = 400) -> Iterator[dict[str, Any]]:
+MARGIN = Race(candidates=4, inherit=True, first=T_MAX, last=T_MAX, drop="margin")
+BEFORE = replace(MARGIN, checkpoint=0)
+"""Rules that replays check: at every checkpoint, and once before any training."""
+JUDGES = 8
+Races = dict[int, Sequence[dict[str, Any]]]
+"""Recorded races by seed."""
+
+
+def risks(probes: Races, fresh: Races) -> Iterator[dict[str, Any]]:
+    """Yield how often replays of recorded curves drop a clear winner, against what a rule states.
+
+    A drift is measured on some seeds and checked on others.
+    """
+    # As the library stated it before it knew of drift: four rivals, each with at most 1 - Phi(2).
+    noise = float(stats.norm.sf(2.0))
+    yield risk_bar("margin at each checkpoint, no drift", MARGIN, probes, 4 * noise)
+    yield {"risk": "half", **replays_of(replace(MARGIN, drop="half"), probes)}
+    yield {"risk": "half, before training", **replays_of(replace(BEFORE, drop="half"), probes)}
+    yield {"risk": "none", **replays_of(replace(MARGIN, drop="none"), probes)}
+    for word, some in (("all but fresh", probes), ("fresh", fresh)):
+        for z in (2.0, 3.0) if some else ():
+            yield risk_bar(f"margin before training, z = {z}, no drift, {word} seeds",
+                           replace(BEFORE, z=z), some, bound(z, 3, 1, JUDGES))  # fmt: skip
+    seeds = sorted(probes)
+    early, late = ({seed: probes[seed] for seed in part} for part in (seeds[:3], seeds[3:]))
+    for told, asked in ((early, late), (late, early), (probes, fresh)):
+        if not told or not asked:
+            continue
+        for rule, zs in ((BEFORE, (1.5, 2.0, 3.0)), (MARGIN, (2.0, 3.0))):
+            drift = round(recorded_drift(told, rule), 3)
+            when = "at each checkpoint" if rule.checkpoint else "before training"
+            for z in zs:
+                yield risk_bar(
+                    f"margin {when}, z = {z}, drift {drift} of seeds {sorted(told)}",
+                    replace(rule, z=z, drift=drift), asked,
+                )  # fmt: skip
+
+
+def recorded_drift(probes: Races, rule: Race) -> float:
+    """Return the drift of recorded races at the rounds at which a rule drops."""
+    races: list[tuple[Any, Any]] = []
+    for some in probes.values():
+        for probe in some:
+            # A better candidate is one whose full accuracy is higher, as the bar has it.
+            full = [-accuracy for accuracy in probe["full_accuracy"]]
+            for curve in probe["curves"]:
+                turn = curve["round"]
+                if turn < T_MAX and bool(turn) == bool(rule.checkpoint):
+                    races.append((np.array(curve["loss"]).mean(1) / CHECKED, full))
+    return drift_of(races)
+
+
+def risk_bar(name: str, rule: Race, probes: Races, stated: float | None = None) -> dict[str, Any]:
+    """Return the bar of a rule: the upper bound of its measured risk, against the stated one."""
+    if stated is None:
+        rivals = len(next(iter(probes.values()))[0]["full_loss"]) - 1
+        stated = rule.risk(rivals, JUDGES, generation=ITERATIONS - 1)
+    assert stated is not None, "a rule that states no risk has no bar"
+    found = replays_of(rule, probes)
+    upper, most = found.pop("upper"), round(stated + 0.03, 4)
+    more = {**found, "stated": round(stated, 4)}
+    return bar(f"risk of dropping a winner, {name}: upper bound", upper, most, most=True, **more)
+
+
+def replays_of(rule: Race, probes: dict[int, Any], replays: int = 400) -> dict[str, Any]:
     """Replay recorded curves with other validators: how often is a clear winner dropped?
 
-    A replay draws a race and 8 of its validators, and drops at each checkpoint. It errs when a
-    dropped candidate's full accuracy exceeds the selected one's by more than 0.5 points.
+    A replay draws a race and 8 of its validators. It errs when a dropped candidate's full accuracy
+    exceeds the selected one's by more than 0.5 points. Replays of one race are no independent
+    draws: `by_seed` shows how much the races differ.
     """
-    for rule in ("margin", "half"):
-        rng, errors = np.random.default_rng(1), 0
-        for _ in range(replays):
-            probe = probes[rng.integers(len(probes))]
-            some = rng.choice(len(probe["curves"][0]["loss"][0]), 8, replace=False)
-            errors += replayed(rule, probe, some)
-        upper = (
-            float(stats.beta.ppf(0.975, errors + 1, replays - errors)) if errors < replays else 1
+    rng = np.random.default_rng(1)
+    seeds, errors = sorted(probes), dict.fromkeys(probes, 0)
+    drawn, dropped, cost, lost = dict.fromkeys(probes, 0), 0, 0.0, 0.0
+    for _ in range(replays):
+        seed = seeds[rng.integers(len(seeds))]
+        probe = probes[seed][rng.integers(len(probes[seed]))]
+        some = rng.choice(len(probe["curves"][0]["loss"][0]), JUDGES, replace=False)
+        accuracy = np.array(probe["full_accuracy"])
+        gone, selected, share = replayed(rule, probe, some)
+        errors[seed] += any(accuracy[one] > accuracy[selected] + 0.005 for one in gone)
+        drawn[seed] += 1
+        dropped += len(gone)
+        cost += share
+        lost += accuracy.max() - accuracy[selected]
+    wrong = sum(errors.values())
+    upper = float(stats.beta.ppf(0.975, wrong + 1, replays - wrong)) if wrong < replays else 1.0
+    return {
+        "upper": round(upper, 4),
+        "errors": wrong,
+        "replays": replays,
+        "by_seed": {seed: round(errors[seed] / max(1, drawn[seed]), 3) for seed in seeds},
+        "dropped_a_race": round(dropped / replays, 2),
+        "share_of_training": round(cost / replays, 2),
+        "points_lost": round(100 * lost / replays, 2),
+    }
+
+
+def replayed(rule: Race, probe: dict[str, Any], some: np.ndarray) -> tuple[list[int], int, float]:
+    """Return whom the library's own rule drops, whom it selects, and its share of the training."""
+    count, curves = len(probe["full_loss"]), probe["curves"]
+    tiny = Sketch((1,))
+    tiny.add("linear", features=1)
+    graph, flat = tiny.graph(), torch.zeros(2)
+    branches = tuple(
+        Branch(number=one, graph=graph, flat=flat, cohort=(), rounds=len(curves) - 1)
+        for one in range(count)
+    )
+    heat = Heat(generation=0, proposals=(), branches=branches, validators=tuple(some.tolist()))
+    trained = 0
+    for curve in curves:
+        turn = curve["round"]
+        live = [branch.number for branch in heat.branches if branch.alive]
+        trained += len(live) * (turn > 0)
+        due = turn and turn % rule.checkpoint == 0 if rule.checkpoint else not turn
+        if not due and turn < len(curves) - 1:
+            continue
+        losses = np.array(curve["loss"])[:, some]
+        vectors = {
+            one: {int(c): np.array([CHECKED, losses[one, k]]) for k, c in enumerate(some)}
+            for one in live
+        }
+        aged = tuple(
+            replace(b, round=turn, history=(*b.history, (turn, losses[b.number].sum(), 0.0)))
+            if b.alive
+            else b
+            for b in heat.branches
         )
-        # Four rivals, each dropped wrongly with at most 1 - Phi(2).
-        stated = 4 * float(stats.norm.sf(2.0))
-        if rule == "margin":
-            yield bar("risk of dropping the winner, margin z = 2: upper bound", upper,
-                      stated + 0.03, most=True, stated=round(stated, 4), errors=errors,
-                      replays=replays)  # fmt: skip
-        else:
-            yield {"risk": "half", "upper": round(upper, 4), "errors": errors, "replays": replays}
-
-
-def replayed(rule: str, probe: dict[str, Any], some: np.ndarray) -> bool:
-    """Whether this replay dropped a candidate that was better by more than 0.5 points."""
-    accuracy = probe["full_accuracy"]
-    alive, dropped = list(range(len(accuracy))), []
-    for curve in probe["curves"][1:]:
-        losses = np.array(curve["loss"])[:, some] / CHECKED
-        ranked = sorted(alive, key=lambda index: losses[index].sum())
-        if rule == "half":
-            keep = ranked[: max(1, len(ranked) // 2)]
-        else:
-            gaps = losses - losses[ranked[0]]
-            keep = [
-                index
-                for index in ranked
-                if index == ranked[0]
-                or gaps[index].mean() <= 2 * gaps[index].std(ddof=1) / len(some) ** 0.5
-            ]
-        dropped += [index for index in ranked if index not in keep]
-        alive = keep
-        if len(alive) == 1:
+        scores = Scores(vectors=vectors, rows=(), incidents=())
+        heat = rule.raced(replace(heat, branches=aged), scores)
+        if not any(branch.alive for branch in heat.branches):
             break
-    return any(accuracy[index] > accuracy[alive[0]] + 0.005 for index in dropped)
+    selected = min(
+        (b for b in heat.branches if b.status == "done"), key=lambda b: (b.history[-1][1], b.number)
+    )
+    gone = [b.number for b in heat.branches if b.status == "dropped"]
+    return gone, selected.number, trained / (count * (len(curves) - 1))
 
 
 def main() -> None:
@@ -747,10 +884,13 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=TUNE, help="rounds of final training")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--write", type=Path)
-    parser.add_argument("--summary", type=Path, help="print the bars from this file's rows")
+    parser.add_argument(
+        "--summary", type=Path, nargs="+", help="print the bars from these files' rows"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
-    rows = kept_rows(options.summary) if options.summary else measured(options)
+    kept = [row for path in options.summary or () for row in kept_rows(path)]
+    rows = kept or measured(options)
     for line in bars_of(rows):
         show(line)
 

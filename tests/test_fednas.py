@@ -27,11 +27,12 @@ from archipelago.data.tasks import Classification
 from archipelago.engine.base import one_thread
 from archipelago.engine.serial import Serial
 from archipelago.estimate.arena import Arena
+from archipelago.estimate.margin import behind, drift_of
 from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
 from archipelago.federation.branch import Heat
 from archipelago.federation.cohort import Cohort
-from archipelago.federation.rounds import Federation, message
+from archipelago.federation.rounds import Federation, evaluate, message
 from archipelago.journal.journal import Journal
 from archipelago.nn.inherit import inherited
 from archipelago.nn.model import Model
@@ -47,6 +48,7 @@ from archipelago.space.widths import Narrower, Widths
 from archipelago.strategy.base import load, save
 from archipelago.strategy.shrinking import ProgressiveShrinking
 from archipelago.study.costs import bills
+from archipelago.study.plan import plan
 from archipelago.study.search import resume, search
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -488,12 +490,89 @@ def test_short_scores_on_few_clients_rank_like_long_ones_on_all(world):
     assert stats.spearmanr(a, c)[0] > 0.6
 
 
+CLEAR, CLOSE = [{"conv2": w} for w in (1, 2, 4, 8)], [{"conv2": 9}, {"conv2": 8}, {"conv4": 10}]
+
+
+@pytest.mark.parametrize("archs", [CLEAR, CLOSE], ids=["clear", "close"])
+def test_other_groups_change_the_winner_no_more_often_than_the_standard_error_predicts(
+    world, archs
+):
+    race = Race(candidates=len(archs), group=3, first=1, last=1, drop="none", inherit=True)
+    winners, predicted, seen = [], [], set()
+    for seed in range(8):
+        shuffled = replace(world, federation=replace(world.federation, seed=Seed(seed)))
+        last = run(race, children(*archs), shuffled)[-1].heat
+        alive = [replace(branch, status="alive") for branch in last.branches]
+        seen.add(tuple(branch.cohort for branch in alive))
+        vectors = evaluate(world.federation, alive, world.scorers, phase="test").vectors
+        best = min(alive, key=lambda b: b.history[-1][1]).number
+        winners.append(best)
+        # Two races' gaps differ by the root of two standard errors.
+        sure = [
+            stats.t.sf(behind(vectors[best], vectors[b.number]) / 2**0.5, len(world.scorers) - 1)
+            for b in alive
+            if b.number != best
+        ]
+        predicted.append(min(1.0, sum(sure)))
+    assert len(seen) == 8
+    changes = sum(winner != winners[0] for winner in winners[1:])
+    assert changes <= stats.binom.ppf(0.95, 7, np.mean(predicted))
+    assert archs is CLOSE or (changes == 0 and np.mean(predicted) < 0.05)
+
+
+def test_a_margin_is_paired_and_a_drift_widens_it():
+    near = {c: np.array([10.0, 10 * (1 + 0.1 * c)]) for c in range(4)}
+    far = {
+        c: v + np.array([0.0, gap]) for (c, v), gap in zip(near.items(), (1, 3, 2, 2), strict=True)
+    }
+    # Gaps a row 0.1, 0.3, 0.2, 0.2: mean 0.2, standard error sqrt(0.02 / 3) / 2.
+    error = (0.02 / 3) ** 0.5 / 2
+    assert behind(near, far) == pytest.approx(0.2 / error)
+    assert behind(near, far, 0.1) == pytest.approx(0.2 / (error**2 + 0.01) ** 0.5)
+    assert behind(near, {0: far[0]}, 0.1) == 0.0
+
+
+def test_a_margin_states_its_risk_where_it_has_a_bound():
+    margin = Race(drop="margin", drift=0.1, first=4, last=4)
+    # Student's tail beyond 2 with 7 degrees of freedom is 0.0428; 3 rivals, 3 droppings.
+    assert margin.risk(3, 8) == pytest.approx(9 * stats.t.sf(2, 7))
+    assert replace(margin, checkpoint=2).risk(3, 8) == pytest.approx(3 * stats.t.sf(2, 7))
+    before = replace(margin, checkpoint=0, inherit=True)
+    assert before.risk(3, 8) == pytest.approx(3 * stats.t.sf(2, 7))
+    assert before.risk(3, 1) == before.risk(0, 8) == Race(drop="none").risk(3, 8) == 0
+    assert replace(margin, z=0.0).risk(3, 8) == 1
+    for unbounded in (Race(), replace(margin, drift=0.0), replace(margin, settled=2)):
+        assert unbounded.risk(3, 8) is None
+
+
+def test_the_drift_is_what_points_the_wrong_way():
+    right = ([0.1, 0.9], [0.1, 0.2])
+    wrong = ([0.5, 0.8, 0.9], [0.3, 0.2, 0.1])  # 0.3, 0.4 and 0.1
+    assert drift_of([right]) == 0.0
+    assert drift_of([right, wrong]) == pytest.approx((0.26 / 3) ** 0.5)
+
+
+def test_a_margin_before_training_drops_once_and_trains_the_rest(world):
+    race = Race(candidates=4, first=2, last=2, inherit=True, drop="margin", checkpoint=0)
+    archs = ({"conv2": 15}, {"conv2": 14}, {"conv2": 1}, {"conv4": 1})
+    steps = run(race, children(*archs), world)
+    assert [b.status for b in steps[0].heat.branches] == ["alive", "alive", "dropped", "dropped"]
+    assert not rows_of(steps[:1], "fit")
+    assert "round 0: margin" in steps[0].heat.branches[2].reason
+    assert [b.round for b in steps[-1].heat.branches] == [2, 2, 0, 0]
+    assert len(rows_of(steps, "evaluate")) == (4 + 2) * HELD
+    alone = run(race, children({"conv2": 15}), world)
+    assert len(rows_of(alone, "evaluate")) == HELD  # nothing to compare before training
+
+
 OPTIONS = {
     "rotate": {"rotate": True, "drop": "fraction"},
     "waves": {"groups": 2, "drop": "fraction", "checkpoint": 2},
     "sample": {"group": 5, "sample": 2},
     "screen": {"screen": 2},
     "training-free": {"screen": 1},
+    "before": {"checkpoint": 0, "drop": "margin", "z": 1.0},
+    "drift": {"drop": "margin", "drift": 0.01},
     "trainers": {"scorers": "trainers", "group": 3},
     "speed": {"match": "speed"},
     "settled": {"settled": 2, "drop": "none"},
@@ -603,6 +682,8 @@ def test_a_group_whose_clients_all_drop_out_fails_with_its_reason(world):
         ({"scorers": "trainers", "drop": "margin"}, "paired difference"),
         ({"scorers": "trainers", "rotate": True}, "stay with their candidate"),
         ({"screen": 1}, "needs weights to inherit"),
+        ({"checkpoint": 0}, "needs weights to inherit"),
+        ({"checkpoint": 0, "screen": 2, "inherit": True}, "two rules"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, text):
@@ -666,6 +747,33 @@ def test_a_front_is_trained_tested_and_exported_and_a_stop_changes_nothing(tmp_p
         moved = everything.total("bytes_up") + everything.total("bytes_down")
         joules = everything.total("macs") * 4e-10 + moved * 1e-6
         assert everything.total("joules") == pytest.approx(joules)
+
+
+def test_a_plan_counts_the_warm_rounds_and_the_whole_front(tmp_path, capsys):
+    from archipelago.cli.app import app
+
+    done = tmp_path / "run"
+    search(loads(STUDY), done).result  # noqa: B018
+    with Journal.open(done, write=False) as journal:
+        rows = list(journal.meter())
+    found = plan(loads(STUDY))
+    assert found.generations == 3
+    assert found.visits == sum(row.kind == "fit" for row in rows)
+    assert found.rounds[0] == 2 + 1 + 1  # the first round of two leaves one, who has won
+    cold = plan(loads(STUDY, ["estimator.warm=0"]))
+    for told, paid in (
+        (found.macs_in_all, sum(row.macs for row in rows)),
+        (found.bytes_per_client * 6, sum(row.bytes_up + row.bytes_down for row in rows)),
+    ):
+        assert told == pytest.approx(paid, rel=0.25)
+    assert cold.visits < found.visits
+    assert found.risk is None
+    file = tmp_path / "run.toml"
+    file.write_text(STUDY)
+    settings = ("drop=margin", "checkpoint=0", "drift=0.06")
+    margin = [part for one in settings for part in ("--set", f"estimator.{one}")]
+    app(["plan", str(file), *margin], standalone_mode=False)
+    assert "that a generation drops its best candidate" in capsys.readouterr().out
 
 
 def test_the_cost_of_a_run_is_printed(tmp_path, capsys):

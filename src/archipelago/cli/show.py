@@ -153,6 +153,11 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         ("MACs a row", _spread(plan.macs)),
         ("client visits", f"{plan.visits}, {amount(plan.macs_in_all, 'MACs')} in all"),
         ("bytes a client", f"{amount(plan.bytes_per_client, 'B')}, up and down"),
+        *(
+            [("risk", f"at most {plan.risk:.1%} that a generation drops its best candidate")]
+            if plan.risk
+            else []
+        ),
         (
             "time here",
             f"about {clock(60 * plan.minutes)}"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import ceil, sqrt
+from math import ceil
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
 from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
+from archipelago.estimate.margin import behind, bound
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import (
     Federation,
@@ -48,10 +49,13 @@ class Race:
         last: round budget that the growth reaches.
         growth: how the budget grows with the generation.
         generations: over how many generations it grows from `first` to `last`.
-        checkpoint: rounds between two droppings.
+        checkpoint: rounds between two droppings; 0 drops once, before any training, where no group
+            has pulled its candidate towards its own data yet. Needs `inherit`.
         drop: `half`, `fraction`, `margin` (paired difference beyond `z` standard errors), `none`.
         fraction: share of the survivors dropped by `fraction`.
         z: standard errors of `margin`.
+        drift: how far short scores lead astray, in units of the loss: `margin` widens its standard
+            errors by it. 0 counts the validators' noise alone, and states no risk.
         settled: end a generation once the order of its leading half has been the same at so many
             checkpoints in a row; 0 never does.
         screen: score candidates before any training, and train the best so many; 1 is scoring
@@ -85,6 +89,7 @@ class Race:
     drop: Literal["half", "fraction", "margin", "none"] = "half"
     fraction: float = 0.25
     z: float = 2.0
+    drift: float = 0.0
     settled: int = 0
     screen: int = 0
     by: Literal["loss", "score"] = "loss"
@@ -102,9 +107,10 @@ class Race:
         at_least("estimator.sample", self.sample, 0, fix="0 follows the run's cohort")
         at_least("estimator.first", self.first, 1)
         at_least("estimator.generations", self.generations, 1)
-        at_least("estimator.checkpoint", self.checkpoint, 1)
+        at_least("estimator.checkpoint", self.checkpoint, 0, fix="0 drops once, before training")
         between("estimator.fraction", self.fraction, 0, 1, open_low=True, open_high=True)
         at_least("estimator.z", self.z, 0)
+        at_least("estimator.drift", self.drift, 0, fix="0 counts the validators' noise alone")
         at_least("estimator.settled", self.settled, 0, fix="0 never ends early")
         at_least("estimator.screen", self.screen, 0, fix="0 trains every candidate")
         at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")
@@ -133,12 +139,19 @@ class Race:
                 where="estimator.scorers",
                 fix='set scorers = "common", or drop = "half"',
             )
-        if self.screen and not self.inherit:
+        if (self.screen or not self.checkpoint) and not self.inherit:
             raise IncompatibleParts(
                 "scoring before training needs weights to inherit",
+                got=self.screen or self.checkpoint,
+                where="estimator.screen" if self.screen else "estimator.checkpoint",
+                fix="set inherit = true, with a strategy that names parents",
+            )
+        if self.screen and not self.checkpoint:
+            raise IncompatibleParts(
+                "two rules for the one dropping before training",
                 got=self.screen,
                 where="estimator.screen",
-                fix="set inherit = true, with a strategy that names parents",
+                fix="leave screen = 0 and let drop decide how many go on, or raise checkpoint",
             )
 
     def width(self, clients: int) -> int:
@@ -176,6 +189,34 @@ class Race:
             case "geometric":
                 return ceil(self.first * (self.last / self.first) ** share - 1e-9)
 
+    def risk(self, rivals: int, validators: int, *, generation: int = 0) -> float | None:
+        """Return a bound on the probability that a generation drops its best candidate.
+
+        None where there is none: for a rule that drops whatever the difference, and for a `margin`
+        without `drift`, which knows the validators' noise but not what a short score is worth.
+
+        Args:
+            rivals: candidates beside the best.
+            validators: clients that score.
+            generation: whose round budget counts.
+
+        Example:
+            >>> sure = Race(drop="margin", drift=0.06, checkpoint=0, inherit=True)
+            >>> round(sure.risk(3, validators=8), 3)
+            0.128
+            >>> Race(drop="half").risk(3, validators=8) is None
+            True
+        """
+        if self.screen or self.settled:
+            return None
+        # Who ends a generation is not dropped: the last round's scores only rank.
+        droppings = (self.budget(generation) - 1) // self.checkpoint if self.checkpoint else 1
+        if self.drop == "none" or not droppings or rivals < 1:
+            return 0.0
+        if self.drop != "margin" or not self.drift:
+            return None
+        return bound(self.z, rivals, droppings, validators)
+
     def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
         """Draw the groups; start every branch from scratch, or from its parent's weights."""
         warm = self._warm(proposals)
@@ -204,7 +245,8 @@ class Race:
             federation = replace(federation, cohort=within)
         drawn = self._groups(heat.proposals, heat.generation, arena)
         moves = (self.rotate or 0 < self.groups < len(heat.proposals)) and not warm
-        if self.screen and not warm and not any(branch.history for branch in heat.branches):
+        before = self.screen or (not self.checkpoint and len(heat.branches) > 1)
+        if before and not warm and not any(branch.history for branch in heat.branches):
             heat, scores = self._judged(heat, arena, federation)
             if not any(branch.alive for branch in heat.branches):
                 heat = replace(heat, outcomes=outcomes(heat))
@@ -249,7 +291,7 @@ class Race:
         live = [branch for branch in heat.branches if branch.alive]
         if len({branch.round for branch in live}) != 1:
             return heat, None
-        due = not warm and live[0].round % self.checkpoint == 0
+        due = not warm and self.checkpoint and live[0].round % self.checkpoint == 0
         if not due and not any(branch.round >= branch.rounds for branch in live):
             return heat, None
         return self._judged(heat, arena, federation)
@@ -257,15 +299,16 @@ class Race:
     def _judged(self, heat: Heat, arena: Arena, federation: Federation) -> tuple[Heat, Scores]:
         if self.scorers == "common":
             heat, scores = judge(heat, arena, most=self.rows)
-            return self._raced(heat, scores), scores
+            return self.raced(heat, scores), scores
         live = [branch for branch in heat.branches if branch.alive]
         asked = {b.number: selected(federation, b, arena.phase) for b in live}
         scores = evaluate(federation, live, asked, phase=arena.phase, most=self.rows)
         heat, scores = judge(heat, arena, scores=scores)
-        heat = self._raced(heat, scores)
+        heat = self.raced(heat, scores)
         return _not_twice(heat, scores, federation.cohort.bandwidth)
 
-    def _raced(self, heat: Heat, scores: Scores) -> Heat:
+    def raced(self, heat: Heat, scores: Scores) -> Heat:
+        """Return a heat that has just been scored, after the rule: who ends, drops or goes on."""
         ended = tuple(
             b.end("done") if b.alive and b.round >= b.rounds else b for b in heat.branches
         )
@@ -289,7 +332,7 @@ class Race:
         return replace(heat, branches=tuple(out))
 
     def _rule(self, live: Sequence[Branch]) -> str:
-        if live[0].round == 0:
+        if live[0].round == 0 and self.screen:
             return "screened"
         return "settled" if self._settled(live) else self.drop
 
@@ -297,8 +340,10 @@ class Race:
         if len(live) < 2:
             return frozenset()
         ranked = sorted(live, key=lambda b: (self._badness(b), b.number))
-        if live[0].round == 0:
+        if live[0].round == 0 and self.screen:
             return frozenset(branch.number for branch in ranked[self.screen :])
+        if live[0].round and not self.checkpoint:
+            return frozenset()
         if self._settled(live):
             return frozenset(branch.number for branch in ranked[1:])
         if self.drop == "none":
@@ -306,7 +351,9 @@ class Race:
         if self.drop == "margin":
             best = scores.vectors[ranked[0].number]
             return frozenset(
-                b.number for b in ranked[1:] if _behind(best, scores.vectors[b.number]) > self.z
+                b.number
+                for b in ranked[1:]
+                if behind(best, scores.vectors[b.number], self.drift) > self.z
             )
         share = 0.5 if self.drop == "half" else self.fraction
         keep = max(1, int((1 - share) * len(ranked)))
@@ -406,19 +453,3 @@ def speed_groups(
         keep = np.sort(seed.numpy().permutation(len(ranked))[: size * count])
         ranked = [ranked[index] for index in keep]
     return [tuple(sorted(int(client) for client in part)) for part in np.array_split(ranked, count)]
-
-
-def _behind(best: dict[int, np.ndarray], other: dict[int, np.ndarray]) -> float:
-    """Return by how many standard errors `other` has the higher loss, paired by client.
-
-    The first two statistics of every task are rows and summed loss.
-    """
-    shared = sorted(best.keys() & other.keys())
-    if len(shared) < 2:
-        return 0.0
-    n = np.array([best[client][0] for client in shared])
-    gaps = np.array([(other[c][1] - best[c][1]) / best[c][0] for c in shared])
-    weight = n / n.sum()
-    mean = float(weight @ gaps)
-    variance = float(weight**2 @ (gaps - mean) ** 2) * len(shared) / (len(shared) - 1)
-    return mean / sqrt(variance) if variance > 0 else (float("inf") if mean > 0 else 0.0)

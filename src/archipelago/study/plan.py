@@ -7,10 +7,10 @@ the estimator's own rule; minutes come from timing one client's round here and n
 import os
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from random import Random
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ import torch
 from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch
+from archipelago.core.trial import Arch, Outcome
 from archipelago.data.fleet import Population
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
@@ -58,6 +58,8 @@ class Plan:
         macs_in_all: spent on clients by search and final training.
         minutes: on this machine, reference lines included.
         references: whether the reference lines are run.
+        risk: bound on the probability that a generation of the race drops its best candidate, the
+            largest of all generations; None where its rule has no bound, or nothing races.
     """
 
     size: int
@@ -74,6 +76,7 @@ class Plan:
     macs_in_all: float
     minutes: float
     references: bool
+    risk: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,37 +112,42 @@ def plan(run: Run) -> Plan:
         space = run.family.space(signature.shape, signature.outputs)
         graphs, allowed = _sampled(run, space, signature, seed.child("plan").rng())
         clients = len(shards.training)
-        generations = _generations(run, clients, run.budget.trials)
-        if run.tune.afterwards:
-            generations += _generations(run, clients, run.tune.trials)
-        search = sum((_searched(run, shards, *item) for item in generations), _Work())
-        final = _finished(run, clients, len(shards.scoring))
+        heats = _shrunk(run, space, signature, clients) if _shrinks(run) else []
+        # Candidates that shrink are known before any data, and lie far from the space's average.
+        graphs = [graph for heat in heats for graph in heat] or graphs
         typical = sorted(graphs, key=lambda graph: graph.macs)[len(graphs) // 2]
+        fronts = [heat[0] for heat in heats] or [typical]
+        heats = heats or [[typical] * n for n in _generations(run, clients, run.budget.trials)]
+        generations = [(index, len(heat)) for index, heat in enumerate(heats)]
+        if run.tune.afterwards:
+            later = _generations(run, clients, run.tune.trials)
+            heats += [[typical] * width for width in later]
+            generations += list(enumerate(later))
+        search = [_searched(run, shards, *item) for item in generations]
+        final = _finished(run, clients, len(shards.scoring))
         rate = _rate(run, shards, typical, seed)
-    rows = float(shards.train_rows.sum()) / shards.clients
-    checked = float(shards.validation_rows.sum()) / len(shards.scoring)
-    work = search + final
-    # Training is a forward and a backward pass; the backward one costs two forward ones.
-    passes = 3 * rows * run.client.epochs * work.fits + checked * work.evaluations
-    # A fit moves the model down and up; an evaluation only down.
-    moved = typical.bytes_per_round * (work.fits + 0.5 * work.evaluations)
+    work = [*zip(search, heats, strict=True), *((final, [network]) for network in fronts)]
+    visits = sum(one.fits for one, _ in work)
+    judged = sum(one.evaluations for one, _ in work)
+    macs, moved = _spent(run, shards, work)
     share = _REFERENCES if run.final.references else 1.0
-    seconds = passes / (3 * rate) / _workers(run) + _VISIT * (work.fits + work.evaluations)
+    seconds = macs / typical.macs / (3 * rate) / _workers(run) + _VISIT * (visits + judged)
     return Plan(
         size=space.size,
         allowed=allowed,
         clients=clients,
         rows=int(shards.train_rows.sum()),
-        candidates=sum(width for _, width in generations),
+        candidates=sum(map(len, heats)),
         generations=len(generations),
-        rounds=(search.rounds, final.rounds),
+        rounds=(sum(work.rounds for work in search), final.rounds),
         params=_spread([graph.params for graph in graphs]),
         macs=_spread([graph.macs for graph in graphs]),
-        visits=work.fits,
+        visits=visits,
         bytes_per_client=moved / clients,
-        macs_in_all=typical.macs * passes,
+        macs_in_all=round(macs),
         minutes=(share * seconds + _AROUND) / 60,
         references=run.final.references,
+        risk=_risk(run, generations, len(shards.scoring)),
     )
 
 
@@ -167,11 +175,56 @@ def _sampled(run: Run, space: Space, signature: Any, rng: Random) -> tuple[list[
     return graphs, len(graphs) / draws
 
 
-def _generations(run: Run, clients: int, trials: int) -> list[tuple[int, int]]:
-    """Return the number of each generation and its candidates."""
-    width, left = run.estimator.width(clients), trials
-    count = ceil(left / width)
-    return [(index, min(width, left - index * width)) for index in range(count)]
+def _generations(run: Run, clients: int, trials: int) -> list[int]:
+    """Return how many candidates each generation has."""
+    width = run.estimator.width(clients)
+    return [min(width, trials - before) for before in range(0, trials, width)]
+
+
+def _shrinks(run: Run) -> bool:
+    return run.strategy.kind == "progressive-shrinking"
+
+
+def _shrunk(run: Run, space: Space, signature: Any, clients: int) -> list[list[Graph]]:
+    """Return each iteration's candidates, as if the first had always won."""
+    width, left = run.estimator.width(clients), run.budget.trials
+    state = run.strategy.init(space, Seed(run.seed))
+    heats: list[list[Graph]] = []
+    while left:
+        state, asked = run.strategy.ask(state, min(width, left))
+        if not asked:
+            break
+        heats.append(
+            [run.family.graph(one.arch, signature.shape, signature.outputs) for one in asked]
+        )
+        left -= len(asked)
+        told = [Outcome(number=one.number, arch=one.arch, score=0.0) for one in asked]
+        state = run.strategy.tell(state, told)
+    return heats
+
+
+def _spent(
+    run: Run, shards: Population, work: list[tuple[_Work, list[Graph]]]
+) -> tuple[float, float]:
+    """Return multiply-accumulates and bytes of all clients, each work at its networks' mean."""
+    rows = float(shards.train_rows.sum()) / shards.clients
+    checked = float(shards.validation_rows.sum()) / len(shards.scoring)
+    macs = moved = 0.0
+    for one, networks in work:
+        # Training is a forward and a backward pass; the backward one costs two forward ones.
+        passes = 3 * rows * run.client.epochs * one.fits + checked * one.evaluations
+        macs += passes * mean(network.macs for network in networks)
+        # A fit moves the model down and up; an evaluation only down.
+        size = mean(network.bytes_per_round for network in networks)
+        moved += size * (one.fits + 0.5 * one.evaluations)
+    return macs, moved
+
+
+def _warm(run: Run, generation: int) -> bool:
+    """Whether a generation is the first network's training on all clients, which nobody races."""
+    plan = run.estimator
+    first = _shrinks(run) and not generation
+    return first and plan.kind == "race" and plan.inherit and plan.warm > 0
 
 
 def _searched(run: Run, shards: Population, generation: int, width: int) -> _Work:
@@ -181,10 +234,18 @@ def _searched(run: Run, shards: Population, generation: int, width: int) -> _Wor
     if estimator.kind == "zero-cost":
         judged = width * scorers if estimator.where == "clients" else 0
         return _Work(evaluations=judged, rounds=1)
+    if _warm(run, generation):
+        fits = estimator.warm * run.topology.replies(run.cohort, clients)
+        return _Work(fits=fits, evaluations=scorers, rounds=estimator.warm)
     race = estimator.kind == "race"
-    budget = estimator.budget(generation) if race else estimator.rounds
+    budget = _budget(run, generation) if race else estimator.rounds
     group = (estimator.group or clients // max(1, width)) if race else clients
     work, live = _Work(), width
+    if race and width > 1 and (estimator.screen or not estimator.checkpoint):
+        work += _Work(evaluations=width * scorers)
+        live = min(width, estimator.screen) if estimator.screen else _kept(estimator, width)
+        if live == 1:
+            return replace(work, rounds=1)
     for turn in range(1, budget + 1):
         work += _Work(fits=live * run.topology.replies(run.cohort, group), rounds=1)
         last = turn == budget
@@ -192,12 +253,32 @@ def _searched(run: Run, shards: Population, generation: int, width: int) -> _Wor
             due = last or (estimator.every and turn % estimator.every == 0)
             work += _Work(evaluations=live * scorers if due else 0)
             continue
-        if last or turn % estimator.checkpoint == 0:
+        if last or (estimator.checkpoint and turn % estimator.checkpoint == 0):
             work += _Work(evaluations=live * scorers)
             before, live = live, _kept(estimator, live)
             if live == 1 and before > 1:
                 break
     return work
+
+
+def _budget(run: Run, generation: int) -> int:
+    """Return a generation's rounds: after a warm start they grow from the next one on."""
+    return run.estimator.budget(max(0, generation - _warm(run, 0)))
+
+
+def _risk(run: Run, generations: list[tuple[int, int]], scoring: int) -> float | None:
+    race = run.estimator
+    if race.kind != "race":
+        return None
+    judges = min(race.validators or scoring, scoring)
+    after = int(_warm(run, 0))
+    found = [
+        race.risk(width - 1, judges, generation=max(0, index - after))
+        for index, width in generations
+        if not _warm(run, index)
+    ]
+    stated = [risk for risk in found if risk is not None]
+    return max(stated, default=0.0) if len(stated) == len(found) else None
 
 
 def _kept(race: Any, live: int) -> int:
