@@ -12,7 +12,12 @@ from archipelago.config.load import loads
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data import answers
+from archipelago.data import prepare as data_prepare
 from archipelago.data.inspection import inspect
+from archipelago.data.partition import Iid
+from archipelago.data.sources.arrays import Arrays
+from archipelago.data.split import Split
+from archipelago.data.tasks import Classification
 from archipelago.journal.journal import Journal
 from archipelago.report.findings import Candidate, Findings, Remark, Silo
 from archipelago.report.html import render
@@ -158,6 +163,21 @@ def test_a_published_set_is_not_judged(tmp_path: Path) -> None:
     assert HEADING not in page
     assert "verdict on its data" not in page
     assert {row.round for row in asked(tmp_path / "run")} == {0, 1}
+
+
+def test_more_clients_than_anybody_reads_about_are_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+
+    def found(limit: int) -> Any:
+        monkeypatch.setattr(data_prepare, "SILOS", limit)
+        given = (Arrays(x=x, y=y), Iid(clients=3), Split(), Classification())
+        folder = tmp_path / str(limit)
+        return data_prepare.prepare(*given, seed=Seed(0), directory=folder, judged=True).findings
+
+    assert found(3) is not None
+    assert found(2) is None
 
 
 def page_of(quality: tuple[Remark, ...] | None, silos: int) -> str:

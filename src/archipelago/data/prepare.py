@@ -25,7 +25,10 @@ from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns,
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 from archipelago.data.windows import Windows, windows_of
 
-__all__ = ["Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
+__all__ = ["SILOS", "Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
+
+SILOS = 1000
+"""Most clients on whose data a run passes a verdict, one by one."""
 
 _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -172,7 +175,8 @@ def prepare(
             removes it at the end of a run.
         preprocess: how tables are scaled.
         choices: what a search tunes; other scalings among it are prepared too.
-        judged: whether the round also asks what a verdict on each client's rows needs.
+        judged: whether the round also asks what a verdict on each client's rows needs. More than
+            `SILOS` clients are phones, of which nobody reads ten thousand verdicts: not asked.
 
     Raises:
         DataError: a file, silo, column or label cannot be used; it is named.
@@ -212,7 +216,8 @@ def prepare(
         name: replace(scaled, scaling=name) for name in scaled.views(choices or {}, raw.modality)
     }
     views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
-    findings = judge(clients, answers, first) if judged else None
+    few = len(clients.clients) <= SILOS
+    findings = judge(clients, answers, first) if judged and few else None
     return Prepared(
         shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
