@@ -14,7 +14,7 @@ from itertools import count
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-from archipelago.core.buffers import as_bytes, joined, length
+from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
 from archipelago.engine.base import Buffer, Result, check_device
@@ -277,7 +277,7 @@ class _Pool:
         if not worker.free:
             last = max(worker.unread)
             data = early[last].data
-            early[last] = replace(early[last], data=None if data is None else joined([data]))
+            early[last] = replace(early[last], data=None if data is None else _apart(data))
             worker.read(last)
         return worker.free.pop()
 
@@ -386,6 +386,13 @@ class _Pool:
             index, _ = worker.holds.pop()
             attempts[index] -= 1
             waiting.appendleft(index)
+
+
+def _apart(data: memoryview) -> memoryview:
+    """Return a copy in pages of its own, which a heap would keep when a pile of them is gone."""
+    pages = mmap.mmap(-1, max(data.nbytes, 1))
+    pages[: data.nbytes] = data
+    return memoryview(pages)[: data.nbytes]
 
 
 def _reason(code: int | None) -> str:
