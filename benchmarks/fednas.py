@@ -571,6 +571,13 @@ def ratios(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 1) for name, value in out.items()}
 
 
+def saved(mine: dict[int, Any], theirs: dict[int, Any]) -> tuple[list[int], dict[str, list[float]]]:
+    """Return the seeds that both arms have, and each of their `ratios` over these seeds."""
+    seeds = sorted(mine.keys() & theirs.keys())
+    found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
+    return seeds, {key: [one[key] for one in found] for key in (found[0] if found else ())}
+
+
 def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield every bar for which the rows are there."""
     theirs = of(rows, "naive")
@@ -579,11 +586,10 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from on_people(rows)
     for name, alone, n in (("ours4", 120, 4), ("ours2", 240, 2)):
         mine = of(rows, name)
-        seeds = sorted(mine.keys() & theirs.keys())
+        seeds, found = saved(mine, theirs)
         if not seeds:
             continue
-        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
-        worst = {key: min(one[key] for one in found) for key in found[0]}
+        worst = {key: min(values) for key, values in found.items()}
         naive_fits = theirs[seeds[0]]["cost"]["fits"]
         about |= {"candidates": naive_fits // CLIENTS // T_MAX}
         about |= {"group": n, "drop": "half", "seeds": seeds}
@@ -623,7 +629,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 PEOPLE = ("ours3", "trainers3", "ours2v2", "trainers2", "before3", "training-free")
-"""Arms that suit few clients: 4 common validators, none, 2, none, 4, 4."""
+"""Arms that suit few clients; common validators: 4, none, 2, none, 4 and 4."""
 
 
 def on_people(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -631,17 +637,14 @@ def on_people(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     theirs = of(rows, "naive")
     for name in PEOPLE:
         mine = of(rows, name)
-        seeds = sorted(mine.keys() & theirs.keys())
+        seeds, found = saved(mine, theirs)
         if not seeds:
             continue
-        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
-        worst = {key: min(one[key] for one in found) for key in found[0]}
-        means = {key: round(mean(one[key] for one in found), 1) for key in found[0]}
         about = {"N": mine[seeds[0]]["clients"], "seeds": seeds}
         for unit in ("macs", "bytes"):
-            key = f"everything_{unit}"
+            each = found[f"everything_{unit}"]
             yield bar(f"client cost on people, everything counted, {name}, {unit}",
-                      worst[key], 10, mean=means[key], **about)  # fmt: skip
+                      min(each), 10, mean=round(mean(each), 1), **about)  # fmt: skip
         yield from gap(f"accuracy on people, {name} against naive", mine, theirs, -0.5)
     for name in PEOPLE[1:]:
         yield from difference(f"bias of {name}'s scores", of(rows, name), of(rows, "ours3"))
@@ -667,10 +670,9 @@ def difference(name: str, a: dict[int, Any], b: dict[int, Any]) -> Iterator[dict
 
 def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterator[dict[str, Any]]:
     """Yield an arm's cost and accuracy, means over the seeds that naive has too."""
-    seeds = sorted(mine.keys() & theirs.keys())
+    seeds, found = saved(mine, theirs)
     if seeds:
-        found = [ratios(mine[seed], theirs[seed]) for seed in seeds]
-        means = {key: round(mean(one[key] for one in found), 1) for key in found[0]}
+        means = {key: round(mean(values), 1) for key, values in found.items()}
         if not mine[seeds[0]]["cost"]["fits"]:
             means = {key: value for key, value in means.items() if "training" not in key}
         yield {

@@ -192,6 +192,13 @@ def page_of(quality: tuple[Remark, ...] | None, silos: int) -> str:
     return render(found)
 
 
+def test_a_remark_on_all_silos_leaves_none_without_suspicion() -> None:
+    remark = Remark(silo="all silos", column="late", what="leak", amount="100%", advice="when?")
+    page = page_of((remark,), 3)
+    assert "nothing suspicious" not in page
+    assert page.count("nothing of its own") == 2
+
+
 def test_many_silos_are_counted_and_names_cannot_break_the_page() -> None:
     remark = Remark(silo="s7", column="<b>", what="drift", amount="+2.0 sd", advice="units?")
     said = rows_of(section(page_of((remark,), 30)))

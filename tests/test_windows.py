@@ -283,6 +283,19 @@ def test_a_stride_needs_a_window() -> None:
     )
 
 
+def test_silos_whose_channels_come_first_are_told_which_axis_is_read_as_what(
+    tmp_path: Path,
+) -> None:
+    for name, steps in (("a", 70), ("b", 50)):
+        np.savez(tmp_path / f"{name}.npz", x=np.zeros((20, 2, steps)), y=np.arange(20) % 2)
+    paths = (str(tmp_path / "*.npz"),)
+    with pytest.raises(DataError, match=r"read as \[rows, steps, channels\]: see data.channels"):
+        Files(paths=paths, label="y").load()
+    lengths = Files(paths=paths, label="y", channels="first").load().lengths
+    assert lengths is not None
+    assert set(lengths.tolist()) == {50, 70}
+
+
 def test_silos_whose_recordings_differ_in_length_are_filled_up(tmp_path: Path) -> None:
     long, short = waves(20, 90), waves(20, 60, seed=1)
     np.savez(tmp_path / "a.npz", x=long[0], y=long[1])

@@ -339,14 +339,6 @@ class _Pool:
         self._lost[index] = reason = _reason(worker.process.exitcode)
         self._take_back(worker, waiting, attempts)
         self._stillborn += not worker.born
-        if self._stillborn > self._wanted:
-            raise TaskFailed(
-                "workers end before they are ready",
-                got=reason,
-                where="engine",
-                fix='in a script, start the work under `if __name__ == "__main__":`; their own '
-                "words are above. engine.kind = 'serial' needs no workers",
-            )
         if attempts[index] > self._retries:
             early[index] = Result(
                 index=index,
@@ -360,6 +352,14 @@ class _Pool:
             warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)
             waiting.appendleft(index)
         self._replace(worker)
+        if self._stillborn > self._wanted:
+            raise TaskFailed(
+                "workers end before they are ready",
+                got=reason,
+                where="engine",
+                fix='in a script, start the work under `if __name__ == "__main__":`; if they were '
+                "killed, free memory or lower engine.workers; engine.kind = 'serial' needs none",
+            )
 
     def _overdue(
         self,

@@ -81,8 +81,10 @@ def _clean(findings: Findings, found: Sequence[Remark]) -> Iterator[tuple[str, .
     remarked = {remark.silo for remark in found}
     rest = [silo for silo in findings.silos if silo.name not in remarked]
     clean = [silo.name for silo in rest if not silo.held_out]
+    shared = remarked - {silo.name for silo in findings.silos}  # what concerns every silo
+    verdict = "nothing of its own" if shared else "nothing suspicious"
     names = clean if len(clean) <= _CLEAN else [plural(len(clean), "further silo")]
-    yield from ((name, "nothing suspicious", "", "", "", "") for name in names)
+    yield from ((name, verdict, "", "", "", "") for name in names)
     for silo in rest:
         if silo.held_out:
             yield (silo.name, "not asked: it never trained", "", "", "", "")

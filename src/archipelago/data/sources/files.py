@@ -106,7 +106,7 @@ class Files:
                     "rows have another shape than at the other silos",
                     got=f"{arrays['x'].shape[1:]}, at {silos[0]!r} {loaded[0]['x'].shape[1:]}",
                     where=f"silo {silo!r}, array 'x'",
-                    fix="bring all silos to one shape, or leave this one out",
+                    fix=self._alike(axis),
                 )
             if arrays["x"].dtype != loaded[0]["x"].dtype:
                 raise DataError(
@@ -133,6 +133,14 @@ class Files:
             name=silos[0] if len(silos) == 1 else f"{len(silos)} files",
             columns=first["feature_names"].tolist() if "feature_names" in first else (),
         )
+
+    def _alike(self, axis: int | None) -> str:
+        """Return what makes shapes equal; of series, which may differ in length, with its axis."""
+        fix = "bring all silos to one shape, or leave this one out"
+        if axis is None:
+            return fix
+        order = "[rows, channels, steps]" if axis == 2 else "[rows, steps, channels]"
+        return f"{fix}; series may differ in steps only, read as {order}: see data.channels"
 
     def _steps(self, x: np.ndarray) -> int | None:
         """Return the axis of the steps where an NPZ's array holds series."""
