@@ -422,7 +422,7 @@ def longest(world: Setting, most: int, *, iterations: int = ITERATIONS) -> dict[
     """Return Kendall's tau between naive's ranking after T and after 2 T rounds.
 
     Along the naive search's own path: the mean over its iterations, and each of them. `t_max` is
-    the least T whose mean is at least 0.9, or None where `most` rounds do not reach it.
+    that of `least`.
     """
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
     mind, taus, plan = world.mind(STRATEGY), [], None
@@ -442,8 +442,7 @@ def longest(world: Setting, most: int, *, iterations: int = ITERATIONS) -> dict[
                 for t in range(1, most + 1)
             ]
         )
-    means = {t: mean(tau[t - 1] for tau in taus) for t in range(1, most + 1)}
-    found = next((t for t, value in means.items() if value >= 0.9), None)
+    found, means = least(taus)
     return {"tau": means, "taus": taus, "t_max": found}
 
 
@@ -496,7 +495,7 @@ def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
     if name == "t_max":
         found = longest(world, T_MAX, iterations=1)
     elif name == "t_max_all":
-        found = longest(world, 2)
+        found = longest(world, T_MAX)
     else:
         if name in ("naive", "naive1", "probes"):
             t_max = 1 if name == "naive1" else t_max
@@ -539,8 +538,6 @@ def measured(options: argparse.Namespace) -> list[dict[str, Any]]:
         world: Setting | None = None
         for name in options.arms.split(","):
             if any(row["arm"] == name and row["seed"] == seed for row in rows):
-                continue
-            if name.startswith("t_max") and seed:
                 continue
             world = world or setting(seed, data, quick=options.quick)
             world = replace(world, tune=8 if options.quick else options.tune)
@@ -614,10 +611,7 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         yield from ablation(name, of(rows, name), theirs)
     for name in ("training-free", "training-free16"):
         yield from ablation(name, of(rows, name), theirs)
-    for row in (*of(rows, "t_max").values(), *of(rows, "t_max_all").values()):
-        yield {"t_max": row["t_max"], "tau": row["tau"], "of": row["arm"], "seed": row["seed"]}
-        if row["t_max"] is not None:
-            yield from at_measured(rows, row["t_max"])
+    yield from baselines(rows)
     probes = {seed: row["probes"] for seed, row in theirs.items() if row.get("probes")}
     fresh = {seed: row["probes"] for seed, row in of(rows, "probes").items()}
     for word, some in (("", probes), ("fresh seeds", fresh)):
@@ -682,6 +676,41 @@ def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterato
             "naive": round(mean(theirs[seed]["accuracy"] for seed in seeds), 4),
             "seeds": seeds,
         }
+
+
+def baselines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the least rounds at which naive's ranking agrees with that of twice as many, by arm.
+
+    Over all races measured, and for each iteration of the search by itself.
+    """
+    for name in ("t_max", "t_max_all"):
+        found = of(rows, name)
+        if not found:
+            continue
+        races = [
+            taus for row in found.values() for taus in row.get("taus", [list(row["tau"].values())])
+        ]
+        t_max, means = least(races)
+        yield {
+            "t_max": t_max,
+            "tau": means,
+            "of": name,
+            "seeds": sorted(found),
+            "races": len(races),
+        }
+        each = [row["taus"] for row in found.values() if "taus" in row]
+        for turn, some in enumerate(zip(*each, strict=True)):
+            t_max_here, means = least(some)
+            yield {"iteration": turn, "t_max": t_max_here, "tau": means}
+        if t_max is not None:
+            yield from at_measured(rows, t_max)
+
+
+def least(races: Sequence[Sequence[float]]) -> tuple[int | None, dict[int, float]]:
+    """Return the least T whose mean tau over the races is at least 0.9, and the means by T."""
+    means = {t: mean(taus) for t, taus in enumerate(zip(*races, strict=True), 1)}
+    found = next((t for t, value in means.items() if value >= 0.9), None)
+    return found, {t: round(value, 3) for t, value in means.items()}
 
 
 def at_measured(rows: Sequence[dict[str, Any]], t_max: int) -> Iterator[dict[str, Any]]:
