@@ -19,7 +19,7 @@ import time
 import venv
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -152,8 +152,8 @@ class Times:
     first: dict[str, float]
 
 
-def contest(model: str, home: Path | None, repeats: int) -> Times:
-    """Let every contestant do `repeats` rounds, taking turns."""
+def contest(model: str, home: Path | None, repeats: int, rounds: int) -> Times:
+    """Let every contestant have `repeats` turns of `rounds` rounds, one after the other."""
     runners = {name: Contestant(line, **env) for name, line, env in commands(model, home)}
     wall: dict[str, list[float]] = {name: [] for name in runners}
     cpu: dict[str, list[float]] = {name: [] for name in runners}
@@ -161,41 +161,47 @@ def contest(model: str, home: Path | None, repeats: int) -> Times:
         for turn in range(repeats + 1):
             for name, runner in runners.items():
                 before = runner.cpu()
-                spent = runner.round()
+                spent = sum(runner.round() for _ in range(rounds))
                 if turn:  # the first turn warms caches
-                    wall[name].append(spent)
-                    cpu[name].append(runner.cpu() - before)
+                    wall[name].append(spent / rounds)
+                    cpu[name].append((runner.cpu() - before) / rounds)
     finally:
         for runner in runners.values():
             runner.end()
     return Times(wall, cpu, {name: round(runner.first, 1) for name, runner in runners.items()})
 
 
-def speed(model: str, home: Path | None, repeats: int) -> list[dict[str, Any]]:
+def speed(model: str, home: Path | None, repeats: int, rounds: int) -> list[dict[str, Any]]:
     """Measure one model, and compare."""
-    times, cohort = contest(model, home, repeats), COHORTS[model]
+    times, cohort = contest(model, home, repeats, rounds), COHORTS[model]
     seconds = times.wall
     more = {
         "client_rounds_a_second": {n: round(cohort / median(t), 1) for n, t in seconds.items()},
         "cpu_ms_a_client": {n: round(1e3 * median(t) / cohort, 2) for n, t in times.cpu.items()},
         "seconds_to_first_round": times.first,
+        "rounds_a_turn": rounds,
         "repeats": repeats,
     }
     lines = []
     for peer, target in zip(("flower", "pfl", "pfl-best"), TARGETS[model], strict=True):
-        name = f"{model}: client-rounds/s against {peer}"
+        name = f"{model}: client-rounds/s against {peer}{_turns(rounds)}"
         if peer in seconds:
             lines.append(_ratio(name, seconds[peer], seconds["ours"], target, more))
         else:
             lines.append(_recorded(name, peer, seconds, target, more))
     plain = _ratio(
-        f"{model}: client-rounds/s against a plain loop on one core",
+        f"{model}: client-rounds/s against a plain loop on one core{_turns(rounds)}",
         seconds["plain"],
         seconds["ours"],
         1.0,
         more,
     )
     return [show(line) for line in [*lines, plain]]
+
+
+def _turns(rounds: int) -> str:
+    """Return how a bar is named whose turns are longer than a round."""
+    return "" if rounds == 1 else f", {rounds} rounds a turn"
 
 
 def _ratio(
@@ -393,6 +399,41 @@ def idle(rounds: int) -> dict[str, Any]:
     )
 
 
+def stacked(device: str, repeats: int, cohort: int = 100) -> list[dict[str, Any]]:
+    """Measure a round of small clients stacked against the plain loop, on the same device."""
+    sys.path.insert(0, str(CONTEST))
+    from nets import clients
+    from ours import federation, start
+
+    from archipelago.engine.serial import Serial
+    from archipelago.federation.rounds import step
+
+    lines = []
+    for model, target in (("mlp", 10.0), ("leaf", 3.0)):
+        spent: dict[str, list[float]] = {"flat": [], "stacked": []}
+        with tempfile.TemporaryDirectory() as folder:
+            engine = Serial(device=device).start()
+            rows = clients(model, cohort)
+            given = federation(model, rows, Path(folder), engine, 10, device=device)
+            branches = dict.fromkeys(spent, start(model, cohort))
+            for turn in range(repeats + 1):
+                for path, seconds in spent.items():
+                    training = replace(given.training, path=path)
+                    began = time.perf_counter()
+                    done = step(
+                        replace(given, training=training), (branches[path],), phase="search"
+                    )
+                    (branches[path],) = done.branches
+                    if turn:  # the first turn warms up; updates arrive on the CPU, so all is done
+                        seconds.append(time.perf_counter() - began)
+            engine.close()
+        name = f"{model}: {cohort} clients stacked against the plain loop on {device}"
+        rates = {path: round(cohort / median(seconds), 1) for path, seconds in spent.items()}
+        more = {"client_rounds_a_second": rates, "repeats": repeats}
+        lines.append(show(_ratio(name, spent["flat"], spent["stacked"], target, more)))
+    return lines
+
+
 def same(quick: bool) -> dict[str, Any]:
     """Compare the journals of two studies under every engine: all but wall-clock columns."""
     from archipelago.config.load import loads, preset
@@ -467,12 +508,21 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="ours against a plain loop only")
     parser.add_argument("--peers", type=Path, help="where the peers' environments are, or go")
     parser.add_argument(
-        "--only", nargs="*", help="models, or: share overhead memory idle first same"
+        "--only", nargs="*", help="models, or: share overhead memory idle first same gpu"
     )
     parser.add_argument("--repeats", type=int, default=0)
+    parser.add_argument(
+        "--turn",
+        type=int,
+        default=1,
+        help="rounds in a turn, for everyone: one after seconds of rest also measures the waking",
+    )
     parser.add_argument("--write", type=Path, help="append the lines to a file")
     given = parser.parse_args()
-    wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first", "same"]
+    gpu = ["gpu"] if torch.cuda.is_available() else []
+    wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first", "same", *gpu]
+    if "gpu" in wanted and not gpu:
+        parser.error("torch sees no GPU here")
     repeats = given.repeats or (3 if given.quick else 7)
     lines: list[dict[str, Any]] = []
     for name in wanted:
@@ -487,10 +537,12 @@ def main() -> None:
                 lines.append(idle(repeats))
             case "same":
                 lines.append(same(given.quick))
+            case "gpu":
+                lines += stacked("cuda", repeats)
             case "first":
                 lines.append(first_round())
             case _:
-                lines += speed(name, None if given.quick else given.peers, repeats)
+                lines += speed(name, None if given.quick else given.peers, repeats, given.turn)
     stamp = {"date": datetime.now(UTC).date().isoformat(), "load": os.getloadavg()[0]}
     old = []
     if given.write and given.write.exists():

@@ -94,16 +94,18 @@ def rounds(shards, engine, count=2, place=None, **options):
     return branches[0], rows, incidents, paths
 
 
-def test_blocks_equal_one_client_at_a_time(shards):
+@pytest.mark.parametrize(("wanted", "name"), [("auto", "dense"), ("stacked", "stacked")])
+def test_blocks_equal_one_client_at_a_time(shards, wanted, name):
     uneven = Cohort(dropout=0.1, stragglers=0.3, late="partial")
     fast, seen, _, paths = rounds(
-        shards, Serial().start(), training=LocalTraining(batch=5, epochs=3), cohort=uneven
-    )
+        shards, Serial().start(), training=LocalTraining(batch=5, epochs=3, path=wanted),
+        cohort=uneven,
+    )  # fmt: skip
     slow, plain, _, _ = rounds(
         shards, Serial().start(), training=LocalTraining(batch=5, epochs=3, path="flat"),
         cohort=uneven,
     )  # fmt: skip
-    assert paths[0].name == "dense"
+    assert paths[0].name == name
     assert (fast.flat - slow.flat).abs().max() < 1e-5
     by = {(row.round, row.client): row for row in plain}
     assert len(seen) == len(plain) == 2 * CLIENTS
@@ -114,13 +116,15 @@ def test_blocks_equal_one_client_at_a_time(shards):
         assert abs(row.bytes_up - by[row.round, row.client].bytes_up) <= 64
 
 
-def test_every_number_of_workers_gives_the_bits_of_serial(shards):
-    expected, rows, _, _ = rounds(shards, Serial().start())
+@pytest.mark.parametrize("path", ["auto", "stacked"])
+def test_every_number_of_workers_gives_the_bits_of_serial(shards, path):
+    training = LocalTraining(path=path)
+    expected, rows, _, _ = rounds(shards, Serial().start(), training=training)
     cores = len(os.sched_getaffinity(0))
     for workers in (1, 2, 5):
         with pytest.warns(UserWarning, match="share") if workers > cores else nullcontext():
             engine = Processes(workers=workers).start()
-        branch, seen, _, _ = rounds(shards, engine)
+        branch, seen, _, _ = rounds(shards, engine, training=training)
         assert torch.equal(branch.flat, expected.flat)
         assert seen == rows
 

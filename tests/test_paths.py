@@ -1,11 +1,13 @@
 """Every fast path against the plain loop; the rule that picks one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from archipelago.client.paths import BLOCK, blocks, choose
+from archipelago.client.paths import BLOCK, Path, blocks, choose
 from archipelago.client.training import LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
@@ -109,7 +111,9 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
     training = LocalTraining(batch=batch, learning_rate=0.2)
     start = initialise(graph, Seed(3))
     flat = start.expand(5, -1).clone()
-    done = training.fit_block(graph, task, flat, data, seeds=seeds, progress=0, epochs=passes)
+    done = training.fit_block(
+        Model.of_graph(graph), task, flat, data, seeds=seeds, progress=0, epochs=passes
+    )
     for client, (x, y) in enumerate(data):
         alone, one = trained(
             graph, task, x, y, LocalTraining(path="flat", batch=batch, learning_rate=0.2),
@@ -118,6 +122,71 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
         assert (alone - flat[client]).abs().max() < TOLERANCE
         assert (one.steps, one.examples) == (done[client].steps, done[client].examples)
         assert done[client].loss == pytest.approx(one.loss, rel=1e-5)
+
+
+def normed():
+    """Two branches that meet, a group norm, both kinds of pooling."""
+    return Graph(
+        (2, 8, 8),
+        (
+            Node("a", "conv", ("input",), (("filters", 4), ("kernel", 3), ("padding", 1))),
+            Node("n", "norm", ("a",), (("groups", 2), ("style", "group"))),
+            act("b", "n", "gelu"),
+            Node("m", "maxpool", ("b",), (("kernel", 2),)),
+            Node("v", "avgpool", ("b",), (("kernel", 2),)),
+            Node("s", "add", ("m", "v")),
+            Node("g", "globalpool", ("s",)),
+            linear("out", "g", 4),
+        ),
+    )
+
+
+@pytest.mark.parametrize("task", TASKS[:3], ids=lambda task: task.kind)
+@pytest.mark.parametrize("graph", [picture(), normed()], ids=["picture", "normed"])
+def test_stacked_clients_equal_one_at_a_time(graph, task):
+    counts, passes = [3, 21, 8], [2, 1, 3]
+    data = [rows(graph, count, task, seed) for seed, count in enumerate(counts)]
+    seeds = [Seed(9).child(client) for client in range(3)]
+    training = LocalTraining(batch=8, learning_rate=0.05, path="stacked")
+    start = initialise(graph, Seed(3))
+    flat = start.expand(3, -1).clone()
+    model = Model.of_graph(graph)
+    done = training.fit_block(model, task, flat, data, seeds=seeds, progress=0, epochs=passes)
+    assert not model.flat.any()
+    for client, (x, y) in enumerate(data):
+        for path in ("flat", "stacked"):  # the second: a block of one
+            alone, one = trained(
+                graph, task, x, y, replace(training, path=path),
+                seed=seeds[client], epochs=passes[client],
+            )  # fmt: skip
+            assert (alone - start).abs().max() > 100 * TOLERANCE
+            assert (alone - flat[client]).abs().max() < TOLERANCE
+            assert (one.steps, one.examples) == (done[client].steps, done[client].examples)
+            assert done[client].loss == pytest.approx(one.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Node("n", "norm", ("a",), (("style", "batch"),)),
+        Node("n", "dropout", ("a",), (("rate", 0.5),)),
+    ],
+    ids=lambda node: node.op,
+)
+def test_what_cannot_be_stacked_is_refused(node):
+    graph = Graph(
+        (1, 8, 8),
+        (
+            Node("a", "conv", ("input",), (("filters", 4), ("kernel", 3))),
+            node,
+            Node("g", "globalpool", ("n",)),
+            linear("out", "g", 4),
+        ),
+    )
+    with pytest.raises(IncompatibleParts, match="stacked plain SGD without batch norm"):
+        LocalTraining(path="stacked").chosen(graph, TASKS[0])
+    with pytest.raises(IncompatibleParts, match="plain SGD"):
+        LocalTraining(path="stacked", momentum=0.9).chosen(picture(), TASKS[0])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -174,6 +243,9 @@ def test_blocks_are_a_pure_function_of_the_round():
     assert blocks(199_210, 20) == [3] * 4 + [2] * 4
     assert blocks(1_600_000, 20) == [1] * 20
     assert blocks(10, 1) == [1]
+    assert Path("stacked", "").blocks(1_600_000, 100) == [34, 33, 33]
+    assert Path("stacked", "").blocks(7850, 100) == [100]
+    assert Path("flat", "").blocks(7850, 3) == [1, 1, 1]
     many = blocks(7850, 10_000)
     assert sum(many) == 10_000
     assert max(many) <= BLOCK // (4 * 7850)

@@ -51,7 +51,9 @@ def graph(name: str) -> Any:
     return Graph(SHAPES[name], tuple(nodes))
 
 
-def federation(name: str, rows: list[Any], directory: Path, engine: Any, batch: int) -> Any:
+def federation(
+    name: str, rows: list[Any], directory: Path, engine: Any, batch: int, *, device: str = "cpu"
+) -> Any:
     """Return a federation over clients with `rows`, its engine open."""
     from archipelago.client.training import LocalTraining
     from archipelago.client.workplace import Workplace
@@ -76,7 +78,7 @@ def federation(name: str, rows: list[Any], directory: Path, engine: Any, batch: 
         spans=[(np.arange(e - c, e), none, none) for e, c in zip(ends, counts, strict=True)],
         affine=([1.0] * channels, [0.0] * channels),
     )
-    engine.open(Workplace(shards=shards, task=task))
+    engine.open(Workplace(shards=shards, task=task, device=device))
     return Federation(
         engine=engine,
         task=task,

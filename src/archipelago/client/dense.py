@@ -5,19 +5,18 @@ clients, and plain SGD adds the gradient's matrix product to the weights in plac
 itself is never stored. Equals the loop over one client at a time to rounding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from archipelago.client.block import Begin, Step
 from archipelago.data.tasks import Classification
 from archipelago.space.graph import INPUT, Graph
 
-__all__ = ["OPS", "Dense", "Schedule", "descend"]
+__all__ = ["OPS", "Dense", "dense"]
 
 OPS = frozenset({"linear", "act", "flatten", "add", "identity"})
 """What a network may consist of."""
@@ -129,118 +128,53 @@ class Dense:
                         pass_on(name, g)
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """Which rows each client uses at each step; clients with fewer steps come last.
-
-    Attributes:
-        order: the clients' places in the caller's order.
-        rows: row numbers, int64 `[clients, steps, batch]`; 0 where there is none.
-        share: weight of each row in its step's mean, float32, same shape; 0 where there is none.
-        counts: rows in each step, int64 `[clients, steps]`; 0 where there is none.
-    """
-
-    order: tuple[int, ...]
-    rows: Tensor
-    share: Tensor
-    counts: np.ndarray
-
-    @classmethod
-    def of(cls, batches: Sequence[Sequence[np.ndarray]]) -> "Schedule":
-        """Lay out every client's batches of row numbers."""
-        order = sorted(range(len(batches)), key=lambda client: (-len(batches[client]), client))
-        shape = (len(batches), max(map(len, batches)))
-        wide = max(len(rows) for own in batches for rows in own)
-        rows = np.zeros((*shape, wide), np.int64)
-        counts = np.zeros(shape, np.int64)
-        for place, client in enumerate(order):
-            for step, numbers in enumerate(batches[client]):
-                rows[place, step, : len(numbers)] = numbers
-                counts[place, step] = len(numbers)
-        real = np.arange(wide) < counts[..., None]
-        share = (real / np.maximum(counts, 1)[..., None]).astype(np.float32)
-        return cls(tuple(order), torch.from_numpy(rows), torch.from_numpy(share), counts)
-
-
-def descend(
-    graph: Graph,
-    task: Any,
-    flat: Tensor,
-    data: Sequence[tuple[Tensor, Tensor]],
-    *,
-    batches: Sequence[Sequence[np.ndarray]],
-    rate: float,
-) -> list[float]:
-    """Train each row of `flat`, in place, on its own client's batches with plain SGD.
+def dense(graph: Graph, task: Any, rate: float) -> Begin:
+    """Return how a block of models of `graph`, of `OPS` only, is trained; see `client/block.py`.
 
     Args:
-        graph: the network, of `OPS` only.
+        graph: the network.
         task: gives `losses(logits, y)`, one a row.
-        flat: weights, `[clients, layout.size]`.
-        data: each client's x `[examples, ...]` and y.
-        batches: each client's row numbers, step by step.
         rate: learning rate.
-
-    Returns:
-        Each client's training loss, summed over the rows seen.
     """
-    plan = Schedule.of(batches)
-    x = torch.cat([data[client][0].flatten(1) for client in plan.order])
-    y = torch.cat([data[client][1] for client in plan.order])
-    lengths = np.array([len(data[client][1]) for client in plan.order])
-    starts = torch.from_numpy(np.cumsum(lengths) - lengths)[:, None, None]
-    ordered = plan.order == tuple(range(len(data)))
-    weights = flat if ordered else flat[list(plan.order)]
-    device, wide = x.device, plan.rows.shape[2]
-    index = (plan.rows + starts).transpose(0, 1).contiguous().to(device)
-    share = plan.share.transpose(0, 1)[..., None].contiguous().to(device)
-    real = (share > 0).to(share.dtype).mT.contiguous()  # [steps, clients, 1, batch]
-    totals = torch.zeros(len(data), 1, 1, device=device)
     slope, last = _slope(task), graph.nodes[-1].name
-    begin = 0
-    for active, steps in groupby((plan.counts > 0).sum(0).tolist()):
-        span = slice(begin, begin + len(list(steps)))
-        begin = span.stop
-        model, total = Dense(graph, weights[:active]), totals[:active]
-        ones = torch.ones(active, 1, wide, device=device)
-        visits = (index[span, :active].flatten(1), share[span, :active], real[span, :active])
-        for rows, part, counted in zip(*visits, strict=True):
-            values = model.forward(x.index_select(0, rows).view(active, wide, -1))
-            upper, losses = slope(values[last], y.index_select(0, rows), part)
-            model.descend(values, upper, ones, rate)
-            total.baddbmm_(counted, losses)
-    if not ordered:
-        flat[list(plan.order)] = weights
-    summed = [0.0] * len(data)
-    for client, total in zip(plan.order, totals.flatten().tolist(), strict=True):
-        summed[client] = total
-    return summed
+
+    def begin(flat: Tensor, wide: int) -> Step:
+        model, ones = Dense(graph, flat), torch.ones(len(flat), 1, wide, device=flat.device)
+
+        def step(x: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> None:
+            values = model.forward(x.flatten(2))
+            model.descend(values, slope(values[last], y, share, loss), ones, rate)
+
+        return step
+
+    return begin
 
 
-def _slope(task: Any) -> Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return what gives the gradient of each client's mean loss in its logits, and the losses.
+def _slope(task: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Return what gives the gradient of each client's mean loss in its logits.
 
-    It takes logits `[clients, batch, outputs]`, targets `[clients * batch, ...]`, and each row's
-    weight in its mean, `[clients, batch, 1]`; losses are `[clients, batch, 1]`.
+    It takes logits `[clients, batch, outputs]`, targets `[clients, batch, ...]`, each row's weight
+    in its mean, and where its loss goes, both `[clients, batch, 1]`.
     """
     if isinstance(task, Classification) and not task.weights:
         return _cross_entropy
 
-    def general(logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    def general(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Tensor:
         flat = logits.flatten(0, 1).requires_grad_()
         with torch.enable_grad():
-            losses = task.losses(flat, y).view(share.shape)
+            losses = task.losses(flat, y.flatten(0, 1)).view(share.shape)
             (upper,) = torch.autograd.grad((losses * share).sum(), flat)
-        return upper.view(logits.shape), losses.detach()
+        loss.copy_(losses.detach())
+        return upper.view(logits.shape)
 
     return general
 
 
-def _cross_entropy(logits: Tensor, y: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
-    index = y.view(share.shape)
+def _cross_entropy(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Tensor:
+    index = y[..., None]
     logp = logits.log_softmax(2)
-    upper = logp.exp().scatter_add_(2, index, torch.full_like(share, -1.0))
-    return upper.mul_(share), logp.gather(2, index).neg_()
+    loss.sub_(logp.gather(2, index))
+    return logp.exp_().mul_(share).scatter_add_(2, index, share.neg())
 
 
 def _layers(graph: Graph, flat: Tensor) -> dict[str, _Linear]:

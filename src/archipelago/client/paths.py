@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from archipelago.client.dense import OPS
+from archipelago.client.stacked import stackable
 from archipelago.core.errors import IncompatibleParts
 from archipelago.space.graph import Graph
 
 __all__ = ["BLOCK", "Path", "PathName", "blocks", "choose"]
 
-PathName = Literal["flat", "dense", "channels-last"]
+PathName = Literal["flat", "dense", "channels-last", "stacked"]
 
-BLOCK = 1 << 22
+BLOCK = 6 << 20
 """Bytes of weights that a block of clients shares: calls are spared, and caches still hold them."""
+
+STACK = 256 << 20
+"""The same on the path for accelerators: what one launch of a kernel serves."""
 
 _SHARES = 8
 """Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round."""
@@ -28,12 +32,23 @@ class Path:
 
     Attributes:
         name: `flat` is the plain loop over one flat vector, `dense` the loop with a client axis,
-            `channels-last` the plain loop with images stored pixel by pixel.
+            `channels-last` the plain loop with images stored pixel by pixel, `stacked` a client
+            axis by `vmap`.
         reason: for the journal.
     """
 
     name: PathName
     reason: str
+
+    def blocks(self, size: int, cohort: int) -> list[int]:
+        """Return how many clients each task of a round trains; see `blocks`."""
+        match self.name:
+            case "dense":
+                return blocks(size, cohort)
+            case "stacked":
+                return blocks(size, cohort, most=STACK, shares=1)
+            case _:
+                return [1] * cohort
 
 
 def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
@@ -48,16 +63,15 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
     Raises:
         IncompatibleParts: the path that was asked for cannot train this network.
     """
+    together = plain and hasattr(task, "losses")
+    nodes = () if graph is None else graph.nodes
     fits = {
         "flat": True,
-        "dense": graph is not None
-        and plain
-        and hasattr(task, "losses")
-        and bool(graph.nodes)
-        and all(node.op in OPS for node in graph.nodes),
+        "dense": together and bool(nodes) and all(node.op in OPS for node in nodes),
+        "stacked": together and bool(nodes) and stackable(nodes),
         "channels-last": graph is not None
         and len(graph.input_shape) == 3
-        and any(node.op == "conv" for node in graph.nodes),
+        and any(node.op == "conv" for node in nodes),
     }
     if wanted != "auto":
         if not fits.get(wanted, False):
@@ -65,7 +79,8 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
                 "this path cannot train this network",
                 got=wanted,
                 where="client.path",
-                fix="use 'auto': dense needs linear layers and plain SGD, channels-last images",
+                fix="use 'auto': dense needs linear layers and plain SGD, channels-last images, "
+                "stacked plain SGD without batch norm, dropout and recurrence",
             )
         return Path(wanted, "set in the run file")  # pyright: ignore[reportArgumentType]
     if fits["dense"]:
@@ -75,18 +90,20 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
     return Path("flat", "the plain loop")
 
 
-def blocks(size: int, cohort: int) -> list[int]:
-    """Return how many clients each task of a round trains on the dense path, largest first.
+def blocks(size: int, cohort: int, *, most: int = BLOCK, shares: int = _SHARES) -> list[int]:
+    """Return how many clients each task of a round trains together, largest first.
 
     A pure function of the round, so that the same clients share a block whatever the workers. There
-    are a multiple of `_SHARES` of nearly equal size, so that a few workers end together.
+    are a multiple of `shares` of nearly equal size, so that a few workers end together.
 
     Args:
         size: scalars of the model.
         cohort: clients of the branch in this round, at least one.
+        most: bytes of weights in a block.
+        shares: blocks at least.
     """
-    width = max(1, min(BLOCK // (4 * size), -(-cohort // _SHARES)))
+    width = max(1, min(most // (4 * size), -(-cohort // shares)))
     count = -(-cohort // width)
-    count = min(cohort, -(-count // _SHARES) * _SHARES)
+    count = min(cohort, -(-count // shares) * shares)
     least, more = divmod(cohort, count)
     return [least + 1] * more + [least] * (count - more)

@@ -112,7 +112,7 @@ class FitBlock:
         round: which round.
         weight: work of all of them.
         handle: the framed model.
-        training: how to train; its path is `dense`.
+        training: how to train; its path is `dense` or `stacked`.
         seed: its children by client are the visits' streams.
         progress: share of the plan's rounds already done.
         augment: as in `Fit`.
@@ -143,12 +143,10 @@ class FitBlock:
     def _together(self, context: Bench, memory: Any) -> list[Sequence[Any]]:
         frame = unpack(memory.view(self.handle))
         model = context.model(frame)
-        graph = model.graph
-        assert graph is not None  # noqa: S101 - the bench builds from graphs
         data = [_rows(self, client, context, self.seed.child(client)) for client in self.clients]
         flat = model.flat.expand(len(data), -1).clone()
         done = self.training.fit_block(
-            graph,
+            model,
             context.place.task,
             flat,
             data,

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archipelago.client.dense import descend
+from archipelago.client.block import descend
+from archipelago.client.dense import dense
 from archipelago.client.paths import Path, choose
+from archipelago.client.stacked import stacked
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
@@ -111,7 +113,7 @@ class LocalTraining:
     proximal: float = 0.0
     clip: float = 0.0
     patience: int = 0
-    path: Literal["auto", "flat", "dense", "channels-last"] = "auto"
+    path: Literal["auto", "flat", "dense", "channels-last", "stacked"] = "auto"
 
     def __post_init__(self) -> None:
         between("client.learning_rate", self.learning_rate, 0, 100, open_low=True)
@@ -137,13 +139,12 @@ class LocalTraining:
     ) -> Fitted:
         """Train `model` in place; see `Training.fit`."""
         path = self.chosen(model.graph, task)
-        if path.name == "dense" and model.graph is not None:
-            rows = [(x, y)]
+        if path.name in ("dense", "stacked"):
             return self.fit_block(
-                model.graph,
+                model,
                 task,
                 model.flat[None],
-                rows,
+                [(x, y)],
                 seeds=[seed],
                 progress=progress,
                 epochs=[epochs],
@@ -199,7 +200,7 @@ class LocalTraining:
 
     def fit_block(
         self,
-        graph: Graph,
+        model: Model,
         task: Any,
         flat: Tensor,
         data: Sequence[tuple[Tensor, Tensor]],
@@ -208,10 +209,10 @@ class LocalTraining:
         progress: float,
         epochs: Sequence[int],
     ) -> list[Fitted]:
-        """Train a block of clients in one go, on the dense path.
+        """Train a block of clients in one go, on the dense or the stacked path.
 
         Args:
-            graph: the network.
+            model: gives the network, built from a graph.
             task: what is learned.
             flat: every client's weights, `[clients, layout.size]`, changed in place.
             data: every client's x and y.
@@ -222,13 +223,20 @@ class LocalTraining:
         rate = self.rate(progress)
         orders = [
             [
-                np.arange(len(y)) if rows is None else rows.numpy()
+                rows
                 for epoch in range(passes)
-                for rows in batches(len(y), self.batch, seed.child("epoch", epoch))
+                for rows in _order(len(y), self.batch, seed.child("epoch", epoch))
             ]
             for (_, y), seed, passes in zip(data, seeds, epochs, strict=True)
         ]
-        totals = descend(graph, task, flat, data, batches=orders, rate=rate)
+        graph = model.graph
+        assert graph is not None  # noqa: S101 - `choose` lets no other network come here
+        begin = (
+            dense(graph, task, rate)
+            if self.chosen(graph, task).name == "dense"
+            else stacked(model, task, rate)
+        )
+        totals = descend(begin, flat, data, orders)
         return [
             Fitted(steps=len(own), examples=len(y) * passes, loss=total / max(len(y) * passes, 1))
             for own, (_, y), passes, total in zip(orders, data, epochs, totals, strict=True)
@@ -403,9 +411,15 @@ def batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
     if batch == 0 or batch >= count:
         yield None
         return
-    order = torch.from_numpy(seed.numpy().permutation(count).astype(np.int64))
-    for start in range(0, count, batch):
-        yield order[start : start + batch]
+    yield from map(torch.from_numpy, _order(count, batch, seed))
+
+
+def _order(count: int, batch: int, seed: Seed) -> list[np.ndarray]:
+    """Return the row numbers of each step of an epoch; in their own order where one takes all."""
+    if batch == 0 or batch >= count:
+        return [np.arange(count)]
+    order = seed.numpy().permutation(count)
+    return [order[start : start + batch] for start in range(0, count, batch)]
 
 
 def _descend(loss: Tensor, parameters: Sequence[Tensor], rate: float) -> None:

@@ -81,8 +81,7 @@ def updated(
     }
     if not all(np.isfinite(array).all() for array in further.values()):
         raise UpdateRefused("the update's further vectors are not finite", got=list(wanted))
-    with np.errstate(over="ignore", invalid="ignore"):  # refused in the next lines
-        length = float(np.linalg.norm(delta))
+    length = math.sqrt(float(np.vdot(delta, delta)))  # NaN and infinity go through, to be refused
     if not math.isfinite(length):
         raise UpdateRefused(
             "the update holds numbers that are not finite",

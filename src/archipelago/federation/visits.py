@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Keeping, Terms, terms_of
-from archipelago.client.paths import Path, blocks
+from archipelago.client.paths import Path
 from archipelago.client.tasks import Fit, FitBlock
 from archipelago.client.training import LocalTraining, Training, tuned
 from archipelago.core.errors import UpdateRefused
@@ -114,8 +114,9 @@ class Side:
 
     def blocks(self, cohort: int) -> list[int]:
         """Return how many clients each of its tasks trains."""
-        dense = self.path is not None and self.path.name == "dense"
-        return blocks(self.branch.graph.layout.size, cohort) if dense else [1] * cohort
+        if self.path is None:
+            return [1] * cohort
+        return self.path.blocks(self.branch.graph.layout.size, cohort)
 
 
 @dataclass(frozen=True, slots=True)
