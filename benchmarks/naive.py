@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from archipelago.client.training import Assignment
 from archipelago.core.buffers import join
 from archipelago.core.trial import Outcome
 from archipelago.nn.inherit import inherited
@@ -41,8 +42,9 @@ def naive(
                     model.load(flat)
                     x, y = shards.train(client)
                     stream = seed.child(phase, proposal.number, "round", turn, "client", client)
-                    done = training.fit(model, task, x, y, seed=stream, progress=turn / rounds,
-                                        epochs=training.epochs, validate=None)  # fmt: skip
+                    asked = Assignment(x=x, y=y, seed=stream, progress=turn / rounds,
+                                       epochs=training.epochs)  # fmt: skip
+                    done = training.fit(model, task, asked)
                     total.add_(model.flat.detach() - flat, alpha=float(len(y)))
                     weight += float(len(y))
                     cost["train_macs"] += 3 * graph.macs * done.examples

@@ -10,7 +10,7 @@ import torch
 
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerSgd
-from archipelago.client.training import FedSgd, LocalTraining
+from archipelago.client.training import Assignment, FedSgd, LocalTraining
 from archipelago.client.workplace import Workplace
 from archipelago.core.buffers import join
 from archipelago.core.errors import IncompatibleParts, UpdateRefused
@@ -136,12 +136,12 @@ def test_fedprox_has_the_published_fixed_points(mu, fixed):
     rows = [(one, torch.tensor([0.0])), (two, torch.tensor([2.0]))]
     model, w = Model.of_graph(graph), torch.zeros(1)
     local = LocalTraining(learning_rate=0.9 / (4 + mu), batch=0, epochs=50, proximal=mu)
-    options = {"seed": SEED, "progress": 0, "epochs": 50, "validate": None}
+    asked = [Assignment(x=x, y=y, seed=SEED, progress=0, epochs=50) for x, y in rows]
     for _ in range(60):
         ends = []
-        for x, y in rows:
+        for one in asked:
             model.load(w)
-            local.fit(model, _Quadratic(), x, y, **options)
+            local.fit(model, _Quadratic(), one)
             ends.append(model.flat.detach().clone())
         w = torch.stack(ends).mean(0)
     assert w.item() == pytest.approx(fixed, abs=2e-4)
@@ -154,9 +154,8 @@ def test_one_client_is_plain_training(shards, federation):
     model.load(start.flat)
     seed = SEED.child("search", 0, "round", 0, "client", 0)
     x, y = shards.train(0)
-    federation.training.fit(
-        model, shards.signature.task, x, y, seed=seed, progress=0, epochs=1, validate=None
-    )
+    asked = Assignment(x=x, y=y, seed=seed, progress=0, epochs=1)
+    federation.training.fit(model, shards.signature.task, asked)
     assert torch.allclose(ours.flat, model.flat, atol=1e-7)
 
 

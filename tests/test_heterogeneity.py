@@ -194,9 +194,9 @@ class Uneven:
     def epochs(self):
         return self.local.epochs
 
-    def fit(self, model, task, x, y, **options):
-        options["epochs"] = self.many if y[0] else self.few
-        return self.local.fit(model, task, x, y, **options)
+    def fit(self, model, task, asked):
+        epochs = self.many if asked.y[0] else self.few
+        return self.local.fit(model, task, replace(asked, epochs=epochs))
 
 
 @pytest.mark.parametrize(

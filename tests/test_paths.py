@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from archipelago.client.paths import BLOCK, Path, blocks, choose
-from archipelago.client.training import LocalTraining
+from archipelago.client.training import Assignment, LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -83,8 +83,16 @@ TASKS = [
 
 def trained(graph, task, x, y, training, *, seed=ONE, epochs=2):
     model = Model.of_graph(graph, Seed(3))
-    done = training.fit(model, task, x, y, seed=seed, progress=0, epochs=epochs, validate=None)
+    asked = Assignment(x=x, y=y, seed=seed, progress=0, epochs=epochs)
+    done = training.fit(model, task, asked)
     return model.flat.clone(), done
+
+
+def block(data, seeds, passes):
+    return [
+        Assignment(x=x, y=y, seed=seed, progress=0, epochs=epochs)
+        for (x, y), seed, epochs in zip(data, seeds, passes, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=["classes", "weighted", "labels", "number"])
@@ -111,9 +119,7 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
     training = LocalTraining(batch=batch, learning_rate=0.2)
     start = initialise(graph, Seed(3))
     flat = start.expand(5, -1).clone()
-    done = training.fit_block(
-        Model.of_graph(graph), task, flat, data, seeds=seeds, progress=0, epochs=passes
-    )
+    done = training.fit_block(Model.of_graph(graph), task, flat, block(data, seeds, passes))
     for client, (x, y) in enumerate(data):
         alone, one = trained(
             graph, task, x, y, LocalTraining(path="flat", batch=batch, learning_rate=0.2),
@@ -151,7 +157,7 @@ def test_stacked_clients_equal_one_at_a_time(graph, task):
     start = initialise(graph, Seed(3))
     flat = start.expand(3, -1).clone()
     model = Model.of_graph(graph)
-    done = training.fit_block(model, task, flat, data, seeds=seeds, progress=0, epochs=passes)
+    done = training.fit_block(model, task, flat, block(data, seeds, passes))
     assert not model.flat.any()
     for client, (x, y) in enumerate(data):
         for path in ("flat", "stacked"):  # the second: a block of one
@@ -232,9 +238,8 @@ def test_a_users_own_network_takes_the_plain_loop():
     model = Model.of_module(nn.Linear(6, 4))
     x, y = rows(logistic(), 9, TASKS[0])
     before = model.flat.clone()
-    LocalTraining(batch=3).fit(
-        model, TASKS[0], x, y, seed=Seed(0), progress=0, epochs=1, validate=None
-    )
+    asked = Assignment(x=x, y=y, seed=Seed(0), progress=0, epochs=1)
+    LocalTraining(batch=3).fit(model, TASKS[0], asked)
     assert not torch.equal(before, model.flat)
 
 

@@ -1,15 +1,13 @@
 """Ditto: a shared model as FedAvg trains it, and beside it one of each client's own."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
-from archipelago.client.training import Fitted, LocalTraining
+from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least, between
-from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 
@@ -70,38 +68,15 @@ class Ditto:
         del flat, layout
         return kept
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-        kept: Tensor | None = None,
-        extras: Mapping[str, Tensor] | None = None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place, and the client's own model beside it; see `Keeping`."""
-        del extras
         before = model.flat.detach().clone()
-        done = self.local.fit(
-            model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
-        )
+        done = self.local.fit(model, task, asked)
         shared = model.flat.detach().clone()
-        model.load(before if kept is None else kept.to(before.device))
+        model.load(before if asked.kept is None else asked.kept.to(before.device))
+        again = replace(asked, seed=asked.seed.child("own"), epochs=self.epochs_own or asked.epochs)
         mine = replace(self.local, proximal=self.strength).pulled(
-            model,
-            task,
-            x,
-            y,
-            seed=seed.child("own"),
-            progress=progress,
-            epochs=self.epochs_own or epochs,
-            validate=validate,
-            anchor=before[model.layout.span("weights")],
+            model, task, again, anchor=before[model.layout.span("weights")]
         )
         own = model.flat.detach().clone()
         model.load(shared)

@@ -1,6 +1,5 @@
 """FedPer: the body of the network is everybody's, its head is each client's own."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -8,9 +7,8 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
-from archipelago.client.training import Fitted, LocalTraining
+from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least
-from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 
@@ -64,25 +62,9 @@ class FedPer:
                 start += part.stop - part.start
         return whole
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-        kept: Tensor | None = None,
-        extras: Mapping[str, Tensor] | None = None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model`, which holds the client's head already, in place; see `Keeping`."""
-        del kept, extras
-        done = self.local.fit(
-            model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
-        )
+        done = self.local.fit(model, task, asked)
         return replace(done, kept=_joined(model.flat.detach(), self._parts(model.layout)[1]))
 
     def _parts(self, layout: Layout) -> tuple[tuple[slice, ...], tuple[slice, ...]]:

@@ -62,8 +62,7 @@ class Terms:
 class Keeping(Protocol):
     """A way of training whose clients keep something.
 
-    Its `fit` is that of `Training`, and takes two more arguments, `kept` and `extras`; what it
-    returns holds the next of both.
+    Its `fit` is that of `Training`; it is given `kept` and `extras`, and returns the next of both.
     """
 
     def terms(self, layout: Layout) -> Terms:

@@ -1,6 +1,5 @@
 """pFedMe: the shared model is where the clients' own models are pulled to, and only that."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -8,10 +7,9 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
-from archipelago.client.training import Fitted, LocalTraining, batches
+from archipelago.client.training import Assignment, Fitted, LocalTraining, batches
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
-from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 
@@ -85,31 +83,17 @@ class PFedMe:
         del flat, layout
         return kept
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-        kept: Tensor | None = None,
-        extras: Mapping[str, Tensor] | None = None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place; see `Keeping`."""
-        del validate, kept, extras
-        local = self.local
+        local, x, y = self.local, asked.x, asked.y
         theta, grad = model.weights.detach(), model.weights_grad
         shared = theta.clone()
-        share = local.rate(progress) / local.learning_rate
+        share = local.rate(asked.progress) / local.learning_rate
         total = torch.zeros((), device=theta.device)
         steps = done = 0
         model.train()
-        for epoch in range(epochs):
-            for rows in batches(len(y), local.batch, seed.child("epoch", epoch)):
+        for epoch in range(asked.epochs):
+            for rows in batches(len(y), local.batch, asked.seed.child("epoch", epoch)):
                 inputs, targets = (x, y) if rows is None else (x[rows], y[rows])
                 for _ in range(self.steps):
                     grad.zero_()
@@ -123,7 +107,7 @@ class PFedMe:
                     theta.add_(grad, alpha=-self.own_rate * share)
                     total += loss.detach() * len(targets)
                     done += len(targets)
-                shared.add_(theta - shared, alpha=local.rate(progress) * self.strength)
+                shared.add_(theta - shared, alpha=local.rate(asked.progress) * self.strength)
                 steps += 1
         own = model.flat.detach().clone()
         theta.copy_(shared)

@@ -1,6 +1,5 @@
 """SCAFFOLD: clients correct each step by how their gradient differs from everybody's."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -8,9 +7,8 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
-from archipelago.client.training import Fitted, LocalTraining
+from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.errors import IncompatibleParts
-from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 
@@ -67,37 +65,14 @@ class Scaffold:
         del layout, kept
         return flat
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-        kept: Tensor | None = None,
-        extras: Mapping[str, Tensor] | None = None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place; see `Keeping`."""
         start = model.weights.detach().clone()
-        mine = torch.zeros_like(start) if kept is None else kept.to(start.device)
-        mean = (extras or {}).get("control", torch.zeros_like(start)).to(start.device)
-        done = self.local.pulled(
-            model,
-            task,
-            x,
-            y,
-            seed=seed,
-            progress=progress,
-            epochs=epochs,
-            validate=validate,
-            correction=mean - mine,
-        )
+        mine = torch.zeros_like(start) if asked.kept is None else asked.kept.to(start.device)
+        mean = asked.extras.get("control", torch.zeros_like(start)).to(start.device)
+        done = self.local.pulled(model, task, asked, correction=mean - mine)
         # Equation 4, option II: what is left of the way when the correction is taken out of it.
-        way = (start - model.weights.detach()) / (done.steps * self.local.rate(progress))
+        way = (start - model.weights.detach()) / (done.steps * self.local.rate(asked.progress))
         renewed = mine - mean + way
         return replace(done, kept=renewed, extras={"control": renewed - mine})
 

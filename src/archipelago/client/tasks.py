@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import terms_of
-from archipelago.client.training import Fitted, LocalTraining, Training
+from archipelago.client.training import Assignment, Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
 from archipelago.core.buffers import join
 from archipelago.core.seeds import Seed
@@ -77,18 +77,17 @@ class Fit:
             with torch.no_grad():
                 return task.loss(model(inputs), targets).item()
 
+        asked = Assignment(
+            x=x,
+            y=y,
+            seed=self.seed,
+            progress=self.progress,
+            epochs=self.epochs,
+            validate=validate,
+            **more,
+        )
         with _stream(self.seed.child("dropout"), model.flat.device):
-            done = self.training.fit(
-                model,
-                task,
-                x,
-                y,
-                seed=self.seed,
-                progress=self.progress,
-                epochs=self.epochs,
-                validate=validate,
-                **more,
-            )
+            done = self.training.fit(model, task, asked)
         if isinstance(before, Tensor):
             delta = terms.select((model.flat - before).detach()).cpu().numpy()
         else:
@@ -143,21 +142,18 @@ class FitBlock:
     def _together(self, context: Bench, memory: Any) -> list[Sequence[Any]]:
         frame = unpack(memory.view(self.handle))
         model = context.model(frame)
-        data = [_rows(self, client, context, self.seed.child(client)) for client in self.clients]
-        flat = model.flat.expand(len(data), -1).clone()
-        done = self.training.fit_block(
-            model,
-            context.place.task,
-            flat,
-            data,
-            seeds=[self.seed.child(client) for client in self.clients],
-            progress=self.progress,
-            epochs=self.epochs,
-        )
+        seeds = [self.seed.child(client) for client in self.clients]
+        block = [
+            Assignment(x=x, y=y, seed=seed, progress=self.progress, epochs=epochs)
+            for seed, epochs, client in zip(seeds, self.epochs, self.clients, strict=True)
+            for x, y in [_rows(self, client, context, seed)]
+        ]
+        flat = model.flat.expand(len(block), -1).clone()
+        done = self.training.fit_block(model, context.place.task, flat, block)
         deltas = flat.sub_(model.flat).cpu().numpy()
         return [
-            _update(self, client, len(y), fitted, [delta])
-            for client, (_, y), fitted, delta in zip(self.clients, data, done, deltas, strict=True)
+            _update(self, client, asked.examples, fitted, [delta])
+            for client, asked, fitted, delta in zip(self.clients, block, done, deltas, strict=True)
         ]
 
     def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:

@@ -19,7 +19,16 @@ from archipelago.core.trial import Value
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 
-__all__ = ["FedSgd", "Fitted", "LocalTraining", "Training", "batches", "effort", "tuned"]
+__all__ = [
+    "Assignment",
+    "FedSgd",
+    "Fitted",
+    "LocalTraining",
+    "Training",
+    "batches",
+    "effort",
+    "tuned",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,36 @@ class Fitted:
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assignment:
+    """What a client is asked to do in one visit, and what it has for that.
+
+    Attributes:
+        x: rows, shape `[examples, ...]`.
+        y: targets, shape `[examples, ...]`.
+        seed: orders the batches; a pure function of round, branch and client.
+        progress: share of the plan's rounds already done, in [0, 1).
+        epochs: passes over the rows; fewer than the training's own where time ran out.
+        validate: returns the local validation loss, for early stopping.
+        kept: what the client kept so far, for ways of training that keep something.
+        extras: further vectors that travelled, by name, for ways of training that have some.
+    """
+
+    x: Tensor
+    y: Tensor
+    seed: Seed
+    progress: float
+    epochs: int
+    validate: Callable[[], float] | None = None
+    kept: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    @property
+    def examples(self) -> int:
+        """How many rows there are."""
+        return len(self.y)
+
+
 @runtime_checkable
 class Training(Protocol):
     """A client's way from the server's weights to its own."""
@@ -53,29 +92,13 @@ class Training(Protocol):
         """Passes over the local rows in a round."""
         ...
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place.
 
         Args:
             model: holds the server's weights on entry, the client's on return.
             task: gives `loss(logits, y)`.
-            x: rows, shape `[examples, ...]`.
-            y: targets, shape `[examples]`.
-            seed: orders the batches; a pure function of round, branch and client.
-            progress: share of the plan's rounds already done, in [0, 1).
-            epochs: passes over the rows; fewer than `self.epochs` where time ran out.
-            validate: returns the local validation loss, for early stopping.
+            asked: the rows, and how to use them.
         """
         ...
 
@@ -125,45 +148,18 @@ class LocalTraining:
         at_least("client.clip", self.clip, 0, fix="0 never clips")
         at_least("client.patience", self.patience, 0, fix="0 never stops early")
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-    ) -> Fitted:
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place; see `Training.fit`."""
-        path = self.chosen(model.graph, task)
-        if path.name in ("dense", "stacked"):
-            return self.fit_block(
-                model,
-                task,
-                model.flat[None],
-                [(x, y)],
-                seeds=[seed],
-                progress=progress,
-                epochs=[epochs],
-            )[0]
-        return self.pulled(
-            model, task, x, y, seed=seed, progress=progress, epochs=epochs, validate=validate
-        )
+        if self.chosen(model.graph, task).name in ("dense", "stacked"):
+            return self.fit_block(model, task, model.flat[None], [asked])[0]
+        return self.pulled(model, task, asked)
 
     def pulled(
         self,
         model: Model,
         task: Any,
-        x: Tensor,
-        y: Tensor,
+        asked: Assignment,
         *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
         anchor: Tensor | None = None,
         correction: Tensor | None = None,
     ) -> Fitted:
@@ -177,18 +173,7 @@ class LocalTraining:
         """
         path = choose(self.path, model.graph, task, plain=False)
         with model.stored("channels-last" if path.name == "channels-last" else "plain"):
-            return self._loop(
-                model,
-                task,
-                x,
-                y,
-                seed=seed,
-                progress=progress,
-                epochs=epochs,
-                validate=validate,
-                anchor=anchor,
-                correction=correction,
-            )
+            return self._loop(model, task, asked, anchor=anchor, correction=correction)
 
     def rate(self, progress: float) -> float:
         """Return the learning rate of a round, given the share of rounds already done."""
@@ -199,15 +184,7 @@ class LocalTraining:
         return choose(self.path, graph, task, plain=self._plain and not self.patience)
 
     def fit_block(
-        self,
-        model: Model,
-        task: Any,
-        flat: Tensor,
-        data: Sequence[tuple[Tensor, Tensor]],
-        *,
-        seeds: Sequence[Seed],
-        progress: float,
-        epochs: Sequence[int],
+        self, model: Model, task: Any, flat: Tensor, block: Sequence[Assignment]
     ) -> list[Fitted]:
         """Train a block of clients in one go, on the dense or the stacked path.
 
@@ -215,31 +192,28 @@ class LocalTraining:
             model: gives the network, built from a graph.
             task: what is learned.
             flat: every client's weights, `[clients, layout.size]`, changed in place.
-            data: every client's x and y.
-            seeds: every client's stream, as in `fit`.
-            progress: as in `fit`.
-            epochs: every client's passes.
+            block: every client's assignment, of one round.
         """
-        rate = self.rate(progress)
+        graph, rate = model.graph, self.rate(block[0].progress)
+        assert graph is not None  # noqa: S101 - `choose` lets no other network come here
         orders = [
             [
                 rows
-                for epoch in range(passes)
-                for rows in _order(len(y), self.batch, seed.child("epoch", epoch))
+                for epoch in range(asked.epochs)
+                for rows in _order(asked.examples, self.batch, asked.seed.child("epoch", epoch))
             ]
-            for (_, y), seed, passes in zip(data, seeds, epochs, strict=True)
+            for asked in block
         ]
-        graph = model.graph
-        assert graph is not None  # noqa: S101 - `choose` lets no other network come here
         begin = (
             dense(graph, task, rate)
             if self.chosen(graph, task).name == "dense"
             else stacked(model, task, rate)
         )
-        totals = descend(begin, flat, data, orders)
+        totals = descend(begin, flat, [(asked.x, asked.y) for asked in block], orders)
+        seen = [asked.examples * asked.epochs for asked in block]
         return [
-            Fitted(steps=len(own), examples=len(y) * passes, loss=total / max(len(y) * passes, 1))
-            for own, (_, y), passes, total in zip(orders, data, epochs, totals, strict=True)
+            Fitted(steps=len(own), examples=rows, loss=total / max(rows, 1))
+            for own, rows, total in zip(orders, seen, totals, strict=True)
         ]
 
     @property
@@ -251,17 +225,13 @@ class LocalTraining:
         self,
         model: Model,
         task: Any,
-        x: Tensor,
-        y: Tensor,
+        asked: Assignment,
         *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
         anchor: Tensor | None,
         correction: Tensor | None,
     ) -> Fitted:
-        rate = self.rate(progress)
+        x, y, validate = asked.x, asked.y, asked.validate
+        rate = self.rate(asked.progress)
         parameters = [p for p in model.module.parameters() if p.requires_grad]
         weights = model.layout.span("weights")
         flat, grad = model.flat[weights], model.grad[weights]
@@ -275,8 +245,8 @@ class LocalTraining:
         steps, best, waited = 0, float("inf"), 0
         model.train()
         done = 0
-        for epoch in range(epochs):
-            for rows in batches(len(y), self.batch, seed.child("epoch", epoch)):
+        for epoch in range(asked.epochs):
+            for rows in batches(len(y), self.batch, asked.seed.child("epoch", epoch)):
                 inputs, targets = (x, y) if rows is None else (x[rows], y[rows])
                 loss = task.loss(model(inputs), targets)
                 if plain:
@@ -335,27 +305,15 @@ class FedSgd:
         """One pass, always."""
         return 1
 
-    def fit(
-        self,
-        model: Model,
-        task: Any,
-        x: Tensor,
-        y: Tensor,
-        *,
-        seed: Seed,
-        progress: float,
-        epochs: int,
-        validate: Callable[[], float] | None,
-    ) -> Fitted:
-        """Take one step in place; `seed`, `progress`, `epochs` and `validate` play no part."""
-        del seed, progress, epochs, validate
+    def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
+        """Take one step in place; of `asked`, only the rows play a part."""
         weights = model.layout.span("weights")
         model.train()
         model.grad[weights].zero_()
-        loss = task.loss(model(x), y)
+        loss = task.loss(model(asked.x), asked.y)
         loss.backward()
         model.flat[weights].add_(model.grad[weights], alpha=-self.learning_rate)
-        return Fitted(steps=1, examples=len(y), loss=loss.item())
+        return Fitted(steps=1, examples=asked.examples, loss=loss.item())
 
 
 def tuned(training: Training, settings: Mapping[str, Value]) -> Training:

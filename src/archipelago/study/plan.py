@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from archipelago.client.training import Assignment
 from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
@@ -311,17 +312,9 @@ def _rate(run: Run, shards: Population, graph: Graph, seed: Seed) -> float:
 
 def _timed(run: Run, shards: Population, model: Model, client: int, seed: Seed) -> float:
     x, y = shards.train(client)
+    asked = Assignment(x=x, y=y, seed=seed, progress=0.0, epochs=run.client.epochs)
     start = time.perf_counter()
-    fitted = run.client.fit(
-        model,
-        shards.signature.task,
-        x,
-        y,
-        seed=seed,
-        progress=0.0,
-        epochs=run.client.epochs,
-        validate=None,
-    )
+    fitted = run.client.fit(model, shards.signature.task, asked)
     return fitted.examples / max(time.perf_counter() - start, 1e-6)
 
 
