@@ -250,6 +250,10 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
         case "ours2":
             more = {**few, "validators": 8}
             return Race(**common, **more, **dynamic, group=2, drop="half"), strategy
+        case "screened4" | "screened2":
+            # Scored before training by 2 validators; only the better two candidates train.
+            more = {"validators": 2, "rows": CHECKED, "screen": 2, "group": int(name[-1])}
+            return Race(**common, **more, **dynamic, drop="half"), strategy
         case "trainers4":
             race = Race(**common, **dynamic, group=4, drop="half", scorers="trainers")
             return race, strategy
@@ -418,7 +422,7 @@ def tested(world: Setting, front: Sequence[tuple[Graph, Tensor]]) -> dict[str, A
     return {"tested": out, "accuracy": mean(row["accuracy"] for row in out)}
 
 
-def longest(world: Setting, most: int, *, iterations: int = ITERATIONS) -> dict[str, Any]:
+def longest(world: Setting, most: int) -> dict[str, Any]:
     """Return Kendall's tau between naive's ranking after T and after 2 T rounds.
 
     Along the naive search's own path: the mean over its iterations, and each of them. `t_max` is
@@ -426,7 +430,7 @@ def longest(world: Setting, most: int, *, iterations: int = ITERATIONS) -> dict[
     """
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
     mind, taus, plan = world.mind(STRATEGY), [], None
-    while len(taus) < iterations:
+    while len(taus) < ITERATIONS:
         mind, proposals = STRATEGY.ask(mind, 100)
         if not proposals:
             break
@@ -483,24 +487,21 @@ class Pool:
 
 
 ARMS = (
-    "ours4", "ours2", "training-free", "random", "naive1", "naive", "t_max", "t_max_all",
+    "ours4", "ours2", "training-free", "random", "naive", "t_max",
     "partial", "dynamic", "trainers4", "centralised", "training-free16",
 )  # fmt: skip
-"""Most important first. `naive` trains each candidate `T_MAX` rounds, `naive1` one round."""
+"""Most important first."""
 
 
 def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
     """Measure one arm of one seed."""
     began, cpu = time.perf_counter(), time.process_time()
     if name == "t_max":
-        found = longest(world, T_MAX, iterations=1)
-    elif name == "t_max_all":
         found = longest(world, T_MAX)
     else:
-        if name in ("naive", "naive1", "probes"):
-            t_max = 1 if name == "naive1" else t_max
+        if name in ("naive", "probes"):
             many = len(world.rows.training) >= 20  # enough for the probe's groups
-            found = search_naive(world, t_max, probe=many and name != "naive1")
+            found = search_naive(world, t_max, probe=many)
         elif name == "centralised":
             found = centralised(world)
         else:
@@ -575,41 +576,43 @@ def saved(mine: dict[int, Any], theirs: dict[int, Any]) -> tuple[list[int], dict
     return seeds, {key: [one[key] for one in found] for key in (found[0] if found else ())}
 
 
+ARMED = {"ours4": 120, "ours2": 240, "screened4": 120, "screened2": 240, "training-free": 0}
+"""The bar of training alone, by 4 and by 2 clients a candidate; 0: it trains none."""
+
+
 def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield every bar for which the rows are there."""
     theirs = of(rows, "naive")
-    about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS, "T_max": T_MAX}
+    about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS}
     if "ours3" in {row["arm"] for row in rows}:
         yield from on_people(rows)
-    for name, alone, n in (("ours4", 120, 4), ("ours2", 240, 2)):
+    for name, alone in ARMED.items():
         mine = of(rows, name)
         seeds, found = saved(mine, theirs)
         if not seeds:
             continue
         worst = {key: min(values) for key, values in found.items()}
-        naive_fits = theirs[seeds[0]]["cost"]["fits"]
-        about |= {"candidates": naive_fits // CLIENTS // T_MAX}
-        about |= {"group": n, "drop": "half", "seeds": seeds}
-        for unit in ("macs", "bytes"):
-            yield bar(f"client cost, training alone, {n} clients a candidate, {unit}",
-                      worst[f"training_{unit}"], alone, three=worst, **about)  # fmt: skip
-            least = 100 if unit == "macs" else 90
-            yield bar(f"client cost, everything counted, {n} clients a candidate, {unit}",
+        rounds, fits = theirs[seeds[0]]["rounds"], theirs[seeds[0]]["cost"]["fits"]
+        about |= {"T_max": rounds, "candidates": fits // CLIENTS // rounds, "seeds": seeds}
+        for unit, least in (("macs", 100), ("bytes", 90)):
+            if alone:
+                yield bar(f"client cost, training alone, {name}, {unit}",
+                          worst[f"training_{unit}"], alone, three=worst, **about)  # fmt: skip
+            yield bar(f"client cost, everything counted, {name}, {unit}",
                       worst[f"everything_{unit}"], least, **about)  # fmt: skip
-        yield from gap(f"accuracy against naive, {n} clients a candidate", mine, theirs, -0.5)
+        yield from gap(f"accuracy against naive, {name}", mine, theirs, -0.5)
     yield from gap("accuracy of stated4 against naive", of(rows, "stated4"), theirs, -0.5)
-    for name in ("ours4", "ours2", "stated4", "naive", "training-free"):
+    for name in (*ARMED, "stated4", "naive"):
         yield from gap(
             f"{name} against the random candidate", of(rows, name), of(rows, "random"), 0
         )
-    for name in ("training-free", "training-free16"):
-        yield from gap(f"{name} scoring against naive", of(rows, name), theirs, -0.5)
+    yield from gap(
+        "accuracy against naive, training-free16", of(rows, "training-free16"), theirs, -0.5
+    )
     yield from gap(
         "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
     )
-    for name in ("partial", "dynamic", "ours4", "ours2", "stated4", "trainers4", "random"):
-        yield from ablation(name, of(rows, name), theirs)
-    for name in ("training-free", "training-free16"):
+    for name in ("partial", "dynamic", *ARMED, "training-free16", "stated4", "trainers4", "random"):
         yield from ablation(name, of(rows, name), theirs)
     yield from baselines(rows)
     probes = {seed: row["probes"] for seed, row in theirs.items() if row.get("probes")}
@@ -679,31 +682,20 @@ def ablation(name: str, mine: dict[int, Any], theirs: dict[int, Any]) -> Iterato
 
 
 def baselines(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the least rounds at which naive's ranking agrees with that of twice as many, by arm.
+    """Yield the least rounds at which naive's ranking agrees with that of twice as many.
 
     Over all races measured, and for each iteration of the search by itself.
     """
-    for name in ("t_max", "t_max_all"):
-        found = of(rows, name)
-        if not found:
-            continue
-        races = [
-            taus for row in found.values() for taus in row.get("taus", [list(row["tau"].values())])
-        ]
-        t_max, means = least(races)
-        yield {
-            "t_max": t_max,
-            "tau": means,
-            "of": name,
-            "seeds": sorted(found),
-            "races": len(races),
-        }
-        each = [row["taus"] for row in found.values() if "taus" in row]
-        for turn, some in enumerate(zip(*each, strict=True)):
-            t_max_here, means = least(some)
-            yield {"iteration": turn, "t_max": t_max_here, "tau": means}
-        if t_max is not None:
-            yield from at_measured(rows, t_max)
+    found = of(rows, "t_max")
+    each = [row["taus"] for row in found.values()]
+    if not each:
+        return
+    t_max, means = least([taus for races in each for taus in races])
+    races = sum(map(len, each))
+    yield {"t_max": t_max, "tau": means, "seeds": sorted(found), "races": races}
+    for turn, some in enumerate(zip(*each, strict=True)):
+        t_max, means = least(some)
+        yield {"iteration": turn, "t_max": t_max, "tau": means}
 
 
 def least(races: Sequence[Sequence[float]]) -> tuple[int | None, dict[int, float]]:
@@ -711,22 +703,6 @@ def least(races: Sequence[Sequence[float]]) -> tuple[int | None, dict[int, float
     means = {t: mean(taus) for t, taus in enumerate(zip(*races, strict=True), 1)}
     found = next((t for t, value in means.items() if value >= 0.9), None)
     return found, {t: round(value, 3) for t, value in means.items()}
-
-
-def at_measured(rows: Sequence[dict[str, Any]], t_max: int) -> Iterator[dict[str, Any]]:
-    """Yield the ratios against a naive search of `t_max` rounds: its training is linear in them."""
-    for name in ("ours4", "ours2", "training-free"):
-        mine, theirs = of(rows, name), of(rows, "naive")
-        for seed in sorted(mine.keys() & theirs.keys()):
-            cost = dict(theirs[seed]["cost"])
-            for unit in ("macs", "bytes"):
-                less = cost[f"train_{unit}"] * (1 - t_max / theirs[seed]["rounds"])
-                cost[unit] -= less
-                cost[f"train_{unit}"] -= less
-            found = ratios(mine[seed], {**theirs[seed], "cost": cost})
-            if not mine[seed]["cost"]["fits"]:
-                found = {key: value for key, value in found.items() if "training" not in key}
-            yield {"arm": name, "at_measured_t_max": t_max, "ratios": found, "seed": seed}
 
 
 def gap(name: str, a: dict[int, Any], b: dict[int, Any], least: float) -> Iterator[dict[str, Any]]:
