@@ -58,7 +58,8 @@ ROWS, OWN, CHECKED = 64, 32, 64
 """Train rows and validation rows of a training client; validation rows of a validating one."""
 STRATEGY = ProgressiveShrinking(step=1 / 12, until=0.5)
 ITERATIONS = 6
-T_MAX = 5
+T_MAX, LONG = 2, 5
+"""Rounds of the naive search, as `--arms t_max` measured them, looking as far as `LONG`."""
 LOCAL = LocalTraining(learning_rate=0.1, momentum=0.9, batch=32)
 MOTION = replace(LOCAL, learning_rate=0.03, clip=1.0)
 """With `LOCAL` the first network of seed 0 diverged on motions."""
@@ -497,7 +498,7 @@ def arm(name: str, world: Setting, t_max: int) -> dict[str, Any]:
     """Measure one arm of one seed."""
     began, cpu = time.perf_counter(), time.process_time()
     if name == "t_max":
-        found = longest(world, T_MAX)
+        found = longest(world, LONG)
     else:
         if name in ("naive", "probes"):
             many = len(world.rows.training) >= 20  # enough for the probe's groups
@@ -741,9 +742,6 @@ def rho(a: np.ndarray, b: np.ndarray) -> float:
     return float(stats.spearmanr(a, b)[0])
 
 
-MARGIN = Race(candidates=4, inherit=True, first=T_MAX, last=T_MAX, drop="margin")
-BEFORE = replace(MARGIN, checkpoint=0)
-"""Rules that replays check: at every checkpoint, and once before any training."""
 JUDGES = 8
 Races = dict[int, Sequence[dict[str, Any]]]
 """Recorded races by seed."""
@@ -754,22 +752,25 @@ def risks(probes: Races, fresh: Races) -> Iterator[dict[str, Any]]:
 
     A drift is measured on some seeds and checked on others.
     """
+    rounds = len(next(iter(probes.values()))[0]["curves"]) - 1
+    at_each = Race(candidates=4, inherit=True, first=rounds, last=rounds, drop="margin")
+    before = replace(at_each, checkpoint=0)
     # As the library stated it before it knew of drift: four rivals, each with at most 1 - Phi(2).
     noise = float(stats.norm.sf(2.0))
-    yield risk_bar("margin at each checkpoint, no drift", MARGIN, probes, 4 * noise)
-    yield {"risk": "half", **replays_of(replace(MARGIN, drop="half"), probes)}
-    yield {"risk": "half, before training", **replays_of(replace(BEFORE, drop="half"), probes)}
-    yield {"risk": "none", **replays_of(replace(MARGIN, drop="none"), probes)}
+    yield risk_bar("margin at each checkpoint, no drift", at_each, probes, 4 * noise)
+    yield {"risk": "half", **replays_of(replace(at_each, drop="half"), probes)}
+    yield {"risk": "half, before training", **replays_of(replace(before, drop="half"), probes)}
+    yield {"risk": "none", **replays_of(replace(at_each, drop="none"), probes)}
     for word, some in (("all but fresh", probes), ("fresh", fresh)):
         for z in (2.0, 3.0) if some else ():
             yield risk_bar(f"margin before training, z = {z}, no drift, {word} seeds",
-                           replace(BEFORE, z=z), some, bound(z, 3, 1, JUDGES))  # fmt: skip
+                           replace(before, z=z), some, bound(z, 3, 1, JUDGES))  # fmt: skip
     seeds = sorted(probes)
     early, late = ({seed: probes[seed] for seed in part} for part in (seeds[:3], seeds[3:]))
     for told, asked in ((early, late), (late, early), (probes, fresh)):
         if not told or not asked:
             continue
-        for rule, zs in ((BEFORE, (1.5, 2.0, 3.0)), (MARGIN, (2.0, 3.0))):
+        for rule, zs in ((before, (1.5, 2.0, 3.0)), (at_each, (2.0, 3.0))):
             drift = round(recorded_drift(told, rule), 3)
             when = "at each checkpoint" if rule.checkpoint else "before training"
             for z in zs:
@@ -788,7 +789,8 @@ def recorded_drift(probes: Races, rule: Race) -> float:
             full = [-accuracy for accuracy in probe["full_accuracy"]]
             for curve in probe["curves"]:
                 turn = curve["round"]
-                if turn < T_MAX and bool(turn) == bool(rule.checkpoint):
+                last = turn == len(probe["curves"]) - 1
+                if not last and bool(turn) == bool(rule.checkpoint):
                     races.append((np.array(curve["loss"]).mean(1) / CHECKED, full))
     return drift_of(races)
 
