@@ -1,7 +1,8 @@
 """How fast federated rounds are: ours beside the peers, on the same work, taking turns.
 
 Every contestant is a process of its own that waits to be asked for a round; the rounds of all are
-interleaved, so that a busy machine is busy for everyone, and ratios are paired. The peers live in
+interleaved, so that a busy machine is busy for everyone, and ratios are paired. Who waits for a
+turn is stopped, with all that it does in the background. The peers live in
 environments that this benchmark makes under --peers (`pip install`, once).
 
     python benchmarks/engine.py --quick                  # ours against a plain loop; recorded peers
@@ -40,6 +41,9 @@ PACKAGES = {
     "pfl": ["torch==2.13.0", "pfl==0.6.0"],
 }
 COHORTS = {"leaf": 20, "pfl": 20, "mlp": 100, "logistic": 100}
+TURN, ENOUGH = 20, 5.0
+"""Rounds of a turn, for everyone, unless it has lasted so many seconds: a single round after
+seconds of rest would measure the waking."""
 TARGETS = {  # model -> (flower, pfl in one process, pfl at its best)
     "leaf": (2.0, 1.8, 1.0),
     "pfl": (2.0, 1.7, 1.0),
@@ -83,9 +87,8 @@ class Contestant:
 
     def cpu(self) -> float:
         """Return the CPU seconds, user and system, of it and all its children so far."""
-        root = psutil.Process(self._process.pid)
         total = 0.0
-        for process in [root, *root.children(recursive=True)]:
+        for process in self._family():
             try:
                 times = process.cpu_times()
             except psutil.NoSuchProcess:
@@ -93,9 +96,19 @@ class Contestant:
             total += times.user + times.system
         return total
 
+    def rest(self) -> None:
+        """Stop it, and all its children: what waits for its turn takes no core from the others."""
+        for process in self._family():
+            process.suspend()
+
+    def wake(self) -> None:
+        """Let it go on."""
+        for process in self._family():
+            process.resume()
+
     def end(self) -> None:
         """Let it go."""
-        children = psutil.Process(self._process.pid).children(recursive=True)
+        _, *children = self._family()
         self._say("end")
         try:
             self._process.wait(20)
@@ -106,6 +119,10 @@ class Contestant:
                 child.kill()
             except psutil.NoSuchProcess:
                 continue
+
+    def _family(self) -> list[psutil.Process]:
+        root = psutil.Process(self._process.pid)
+        return [root, *root.children(recursive=True)]
 
     def _say(self, word: str) -> None:
         assert self._process.stdin is not None
@@ -152,56 +169,58 @@ class Times:
     first: dict[str, float]
 
 
-def contest(model: str, home: Path | None, repeats: int, rounds: int) -> Times:
-    """Let every contestant have `repeats` turns of `rounds` rounds, one after the other."""
-    runners = {name: Contestant(line, **env) for name, line, env in commands(model, home)}
+def contest(model: str, home: Path | None, repeats: int) -> Times:
+    """Let every contestant have `repeats` turns, one after the other."""
+    runners: dict[str, Contestant] = {}
+    for name, line, env in commands(model, home):
+        runners[name] = Contestant(line, **env)
+        runners[name].rest()
     wall: dict[str, list[float]] = {name: [] for name in runners}
     cpu: dict[str, list[float]] = {name: [] for name in runners}
     try:
         for turn in range(repeats + 1):
             for name, runner in runners.items():
+                runner.wake()
                 before = runner.cpu()
-                spent = sum(runner.round() for _ in range(rounds))
+                spent: list[float] = []
+                while len(spent) < TURN and sum(spent) < ENOUGH:
+                    spent.append(runner.round())
                 if turn:  # the first turn warms caches
-                    wall[name].append(spent / rounds)
-                    cpu[name].append((runner.cpu() - before) / rounds)
+                    wall[name].append(mean(spent))
+                    cpu[name].append((runner.cpu() - before) / len(spent))
+                runner.rest()
     finally:
         for runner in runners.values():
+            runner.wake()
             runner.end()
     return Times(wall, cpu, {name: round(runner.first, 1) for name, runner in runners.items()})
 
 
-def speed(model: str, home: Path | None, repeats: int, rounds: int) -> list[dict[str, Any]]:
+def speed(model: str, home: Path | None, repeats: int) -> list[dict[str, Any]]:
     """Measure one model, and compare."""
-    times, cohort = contest(model, home, repeats, rounds), COHORTS[model]
+    times, cohort = contest(model, home, repeats), COHORTS[model]
     seconds = times.wall
     more = {
         "client_rounds_a_second": {n: round(cohort / median(t), 1) for n, t in seconds.items()},
         "cpu_ms_a_client": {n: round(1e3 * median(t) / cohort, 2) for n, t in times.cpu.items()},
         "seconds_to_first_round": times.first,
-        "rounds_a_turn": rounds,
         "repeats": repeats,
     }
     lines = []
     for peer, target in zip(("flower", "pfl", "pfl-best"), TARGETS[model], strict=True):
-        name = f"{model}: client-rounds/s against {peer}{_turns(rounds)}"
+        name = f"{model}: client-rounds/s against {peer}"
         if peer in seconds:
             lines.append(_ratio(name, seconds[peer], seconds["ours"], target, more))
         else:
             lines.append(_recorded(name, peer, seconds, target, more))
     plain = _ratio(
-        f"{model}: client-rounds/s against a plain loop on one core{_turns(rounds)}",
+        f"{model}: client-rounds/s against a plain loop on one core",
         seconds["plain"],
         seconds["ours"],
         1.0,
         more,
     )
     return [show(line) for line in [*lines, plain]]
-
-
-def _turns(rounds: int) -> str:
-    """Return how a bar is named whose turns are longer than a round."""
-    return "" if rounds == 1 else f", {rounds} rounds a turn"
 
 
 def _ratio(
@@ -511,12 +530,6 @@ def main() -> None:
         "--only", nargs="*", help="models, or: share overhead memory idle first same gpu"
     )
     parser.add_argument("--repeats", type=int, default=0)
-    parser.add_argument(
-        "--turn",
-        type=int,
-        default=1,
-        help="rounds in a turn, for everyone: one after seconds of rest also measures the waking",
-    )
     parser.add_argument("--write", type=Path, help="append the lines to a file")
     given = parser.parse_args()
     gpu = ["gpu"] if torch.cuda.is_available() else []
@@ -542,7 +555,7 @@ def main() -> None:
             case "first":
                 lines.append(first_round())
             case _:
-                lines += speed(name, None if given.quick else given.peers, repeats, given.turn)
+                lines += speed(name, None if given.quick else given.peers, repeats)
     stamp = {"date": datetime.now(UTC).date().isoformat(), "load": os.getloadavg()[0]}
     old = []
     if given.write and given.write.exists():

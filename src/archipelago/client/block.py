@@ -21,10 +21,8 @@ It takes inputs `[clients, batch, ...]`, targets `[clients, batch, ...]`, each r
 client's mean loss, and zeros to which it adds each row's loss, both `[clients, batch, 1]`.
 """
 
-Begin = Callable[[Tensor, int], Step]
-"""Gives the step of some models, which it will change in place: `[clients, layout.size]`; and the
-rows of a batch.
-"""
+Begin = Callable[[Tensor], Step]
+"""Gives the step of some models, `[clients, layout.size]`, which it will change in place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ def descend(
     losses = torch.zeros_like(shares)
     turns = zip(x, y, shares.unbind(1), losses.unbind(1), strict=True)
     for active, span in groupby((plan.counts > 0).sum(0).tolist()):
-        step = begin(weights[:active], plan.rows.shape[2])
+        step = begin(weights[:active])
         for turn in islice(turns, len(list(span))):
             step(*(part[:active] for part in turn))
     if not ordered:

@@ -92,15 +92,12 @@ class Dense:
                     values[line.name] = first
         return values
 
-    def descend(
-        self, values: Mapping[str, Tensor], upper: Tensor, ones: Tensor, rate: float
-    ) -> None:
+    def descend(self, values: Mapping[str, Tensor], upper: Tensor, rate: float) -> None:
         """Take one step of SGD, in place.
 
         Args:
             values: what `forward` gave.
             upper: gradient of each client's loss in the last node, `[clients, examples, outputs]`.
-            ones: `[clients, 1, examples]`: adds up the gradient of a bias.
             rate: learning rate.
         """
         due = {self._lines[-1].name: upper}
@@ -120,7 +117,7 @@ class Dense:
                         pass_on(source, torch.bmm(g, layer.weight))
                     layer.weight.baddbmm_(g.mT, values[source], alpha=-rate)
                     if layer.bias is not None:
-                        layer.bias.baddbmm_(ones, g, alpha=-rate)
+                        layer.bias.sub_(g.sum(1, keepdim=True), alpha=rate)
                 case "act":
                     pass_on(source, _ACTS[line.fn][1](g, values[source], values[line.name]))
                 case _:
@@ -138,12 +135,12 @@ def dense(graph: Graph, task: Any, rate: float) -> Begin:
     """
     slope, last = _slope(task), graph.nodes[-1].name
 
-    def begin(flat: Tensor, wide: int) -> Step:
-        model, ones = Dense(graph, flat), torch.ones(len(flat), 1, wide, device=flat.device)
+    def begin(flat: Tensor) -> Step:
+        model = Dense(graph, flat)
 
         def step(x: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> None:
             values = model.forward(x.flatten(2))
-            model.descend(values, slope(values[last], y, share, loss), ones, rate)
+            model.descend(values, slope(values[last], y, share, loss), rate)
 
         return step
 

@@ -48,8 +48,7 @@ def stacked(model: Model, task: Any, rate: float) -> Begin:
 
     slope = vmap(grad(mean, has_aux=True))
 
-    def begin(flat: Tensor, wide: int) -> Step:
-        del wide
+    def begin(flat: Tensor) -> Step:
         models = {
             leaf.name: flat[:, start : start + leaf.size].view(-1, *leaf.shape)
             for leaf, start in zip(model.layout.leaves, model.layout.offsets, strict=True)
