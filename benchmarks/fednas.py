@@ -587,6 +587,8 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     about = {"N": CLIENTS, "groups_of_layers": 5, "I": ITERATIONS}
     if "ours3" in {row["arm"] for row in rows}:
         yield from on_people(rows)
+        yield from baselines(rows)
+        return
     for name, alone in ARMED.items():
         mine = of(rows, name)
         seeds, found = saved(mine, theirs)
@@ -760,6 +762,8 @@ def risks(probes: Races, fresh: Races) -> Iterator[dict[str, Any]]:
     yield risk_bar("margin at each checkpoint, no drift", at_each, probes, 4 * noise)
     yield {"risk": "half", **replays_of(replace(at_each, drop="half"), probes)}
     yield {"risk": "half, before training", **replays_of(replace(before, drop="half"), probes)}
+    screened = replace(at_each, drop="half", screen=2)
+    yield {"risk": "the better two before training, then half", **replays_of(screened, probes)}
     yield {"risk": "none", **replays_of(replace(at_each, drop="none"), probes)}
     for word, some in (("all but fresh", probes), ("fresh", fresh)):
         for z in (2.0, 3.0) if some else ():
@@ -857,7 +861,10 @@ def replayed(rule: Race, probe: dict[str, Any], some: np.ndarray) -> tuple[list[
         turn = curve["round"]
         live = [branch.number for branch in heat.branches if branch.alive]
         trained += len(live) * (turn > 0)
-        due = turn and turn % rule.checkpoint == 0 if rule.checkpoint else not turn
+        if turn:
+            due = bool(rule.checkpoint) and turn % rule.checkpoint == 0
+        else:
+            due = bool(rule.screen) or not rule.checkpoint
         if not due and turn < len(curves) - 1:
             continue
         losses = np.array(curve["loss"])[:, some]
