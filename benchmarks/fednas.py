@@ -488,7 +488,7 @@ class Pool:
 
 
 ARMS = (
-    "ours4", "ours2", "training-free", "random", "naive", "t_max",
+    "screened4", "screened2", "ours4", "ours2", "training-free", "random", "naive", "t_max",
     "partial", "dynamic", "trainers4", "centralised", "training-free16",
 )  # fmt: skip
 """Most important first."""

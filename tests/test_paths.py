@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from archipelago.client import block as blocked
 from archipelago.client.paths import BLOCK, Path, blocks, choose
 from archipelago.client.training import Assignment, LocalTraining
 from archipelago.core.errors import IncompatibleParts
@@ -108,6 +109,21 @@ def test_dense_equals_the_plain_loop(task, fn):
     assert (slow - fast).abs().max() < TOLERANCE
     assert (fast_done.steps, fast_done.examples) == (slow_done.steps, slow_done.examples)
     assert fast_done.loss == pytest.approx(slow_done.loss, rel=1e-5)
+
+
+def test_rows_laid_out_a_step_at_a_time_give_the_same_bits(monkeypatch):
+    graph, task = residual(), TASKS[0]
+    data = [rows(graph, count, task, count) for count in (8, 21, 3)]
+    asked = block(data, [Seed(9).child(client) for client in range(3)], [2, 1, 2])
+    training, start = LocalTraining(batch=5), initialise(graph, Seed(3))
+    found = []
+    for most in (blocked.LAID, 1):
+        monkeypatch.setattr(blocked, "LAID", most)
+        flat = start.expand(3, -1).clone()
+        found.append((training.fit_block(Model.of_graph(graph), task, flat, asked), flat))
+    (done, whole), (again, pieces) = found
+    assert done == again
+    assert torch.equal(whole, pieces)
 
 
 @pytest.mark.parametrize("batch", [0, 5, 8])

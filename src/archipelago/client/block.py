@@ -4,9 +4,9 @@ What a step is depends on the network: written out for dense ones (`client/dense
 others (`client/stacked.py`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -23,6 +23,10 @@ client's mean loss, and zeros to which it adds each row's loss, both `[clients, 
 
 Begin = Callable[[Tensor], Step]
 """Gives the step of some models, `[clients, layout.size]`, which it will change in place."""
+
+
+LAID = 8 << 20
+"""Bytes of rows that are laid out at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +65,32 @@ class Schedule:
         share = (real / np.maximum(counts, 1)[..., None]).astype(np.float32)
         return cls(tuple(order), torch.from_numpy(rows), torch.from_numpy(share), counts)
 
-    def lay(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return each step's rows, `[clients, batch, ...]`, of every client's `[examples, ...]`.
+    def lay(self, values: Sequence[Tensor], steps: slice) -> Sequence[Tensor]:
+        """Return each step's rows, `[clients, batch, ...]`.
 
         Args:
-            values: in the order of the schedule.
+            values: the first few clients' `[examples, ...]`, in the order of the schedule.
+            steps: which of them.
         """
-        out = values[0].new_empty((*self.rows.shape, *values[0].shape[1:]))
-        for own, rows, target in zip(values, self.rows.to(out.device).flatten(1), out, strict=True):
+        picked = self.rows[: len(values), steps]
+        out = values[0].new_empty((*picked.shape, *values[0].shape[1:]))
+        for own, rows, target in zip(values, picked.to(out.device).flatten(1), out, strict=True):
             torch.index_select(own, 0, rows, out=target.flatten(0, 1))
         return out.unbind(1)
+
+    def spans(self, size: int) -> Iterator[tuple[int, slice]]:
+        """Yield how many clients have rows, and steps for which that is so; not many at a time.
+
+        Args:
+            size: bytes of a row.
+        """
+        begin = 0
+        for active, same in groupby((self.counts > 0).sum(0).tolist()):
+            end = begin + len(list(same))
+            most = max(1, LAID // (active * self.counts.max() * size))
+            for start in range(begin, end, most):
+                yield active, slice(start, min(start + most, end))
+            begin = end
 
 
 def descend(
@@ -91,18 +111,20 @@ def descend(
         Each client's training loss, summed over the rows seen.
     """
     plan = Schedule.of(batches)
-    x = plan.lay([data[client][0] for client in plan.order])
-    y = plan.lay([data[client][1] for client in plan.order])
+    x, y = zip(*(data[client] for client in plan.order), strict=True)
     ordered = plan.order == tuple(range(len(data)))
     weights = flat if ordered else flat[list(plan.order)]
     shares = plan.share[..., None].to(flat.device)
     # Of rows that are not there the loss is worked out too, and counts nothing.
     losses = torch.zeros_like(shares)
-    turns = zip(x, y, shares.unbind(1), losses.unbind(1), strict=True)
-    for active, span in groupby((plan.counts > 0).sum(0).tolist()):
-        step = begin(weights[:active])
-        for turn in islice(turns, len(list(span))):
-            step(*(part[:active] for part in turn))
+    step, models = begin(weights), len(data)
+    for active, steps in plan.spans(x[0][:1].nbytes):
+        if active < models:
+            step, models = begin(weights[:active]), active
+        inputs, targets = plan.lay(x[:active], steps), plan.lay(y[:active], steps)
+        weighed = (part[:active, steps].unbind(1) for part in (shares, losses))
+        for turn in zip(inputs, targets, *weighed, strict=True):
+            step(*turn)
     if not ordered:
         flat[list(plan.order)] = weights
     summed = [0.0] * len(data)
