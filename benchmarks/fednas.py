@@ -612,9 +612,12 @@ def bars_of(rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     yield from gap(
         "accuracy against naive, training-free16", of(rows, "training-free16"), theirs, -0.5
     )
-    yield from gap(
-        "ours4 against centralised search", of(rows, "ours4"), of(rows, "centralised"), -1
-    )
+    for name in ARMED:
+        pooled = of(rows, "centralised")
+        yield from gap(f"{name} against centralised search", of(rows, name), pooled, -1)
+    for few in ("4", "2"):
+        screened, plain = of(rows, f"screened{few}"), of(rows, f"ours{few}")
+        yield from difference(f"bias of two validators, {few} clients", screened, plain)
     for name in ("partial", "dynamic", *ARMED, "training-free16", "stated4", "trainers4", "random"):
         yield from ablation(name, of(rows, name), theirs)
     yield from baselines(rows)
