@@ -159,14 +159,11 @@ class _Pool:
         fd = -1
         try:
             fd = os.memfd_create(f"archipelago-{number}")
-            os.ftruncate(fd, max(size, 1))
-            with mmap.mmap(fd, max(size, 1)) as target:
-                place = 0
-                for piece in pieces:
-                    raw = as_bytes(piece)
-                    target[place : place + raw.nbytes] = raw
-                    place += raw.nbytes
-        except (OSError, ValueError) as error:
+            for piece in pieces:  # written, not mapped: a page is then touched once
+                rest = as_bytes(piece)
+                while rest:
+                    rest = rest[os.write(fd, rest) :]
+        except OSError as error:
             if fd >= 0:
                 os.close(fd)
             raise TaskFailed(
