@@ -2,8 +2,8 @@
 
 Every contestant is a process of its own that waits to be asked for a round; the rounds of all are
 interleaved, so that a busy machine is busy for everyone, and ratios are paired. Who waits for a
-turn is stopped, with all that it does in the background. The peers live in
-environments that this benchmark makes under --peers (`pip install`, once).
+turn is stopped, with all that it does in the background. The peers live in environments that this
+benchmark makes under --peers (`pip install`, once).
 
     python benchmarks/engine.py --quick                  # ours against a plain loop; recorded peers
     python benchmarks/engine.py --peers DIRECTORY --write benchmarks/results/engine.jsonl
@@ -177,13 +177,14 @@ def contest(model: str, home: Path | None, repeats: int) -> Times:
         runners[name].rest()
     wall: dict[str, list[float]] = {name: [] for name in runners}
     cpu: dict[str, list[float]] = {name: [] for name in runners}
+    enough = ENOUGH if home else 1.0
     try:
         for turn in range(repeats + 1):
             for name, runner in runners.items():
                 runner.wake()
                 before = runner.cpu()
                 spent: list[float] = []
-                while len(spent) < TURN and sum(spent) < (ENOUGH if home else 1.0):
+                while len(spent) < TURN and sum(spent) < enough:
                     spent.append(runner.round())
                 if turn:  # the first turn warms caches
                     wall[name].append(mean(spent))

@@ -24,7 +24,6 @@ client's mean loss, and zeros to which it adds each row's loss, both `[clients, 
 Begin = Callable[[Tensor], Step]
 """Gives the step of some models, `[clients, layout.size]`, which it will change in place."""
 
-
 LAID = 8 << 20
 """Bytes of rows that are laid out at a time."""
 
@@ -87,7 +86,7 @@ class Schedule:
         begin = 0
         for active, same in groupby((self.counts > 0).sum(0).tolist()):
             end = begin + len(list(same))
-            most = max(1, LAID // (active * self.counts.max() * size))
+            most = max(1, LAID // max(1, active * self.counts.max() * size))
             for start in range(begin, end, most):
                 yield active, slice(start, min(start + most, end))
             begin = end
