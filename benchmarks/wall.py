@@ -20,11 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from bars import bar, show, write
-from fednas import network
-
-from archipelago.config.load import loads
-from archipelago.space.widths import Narrower
-from archipelago.study.search import search
 
 CLIENTS, WORKERS = 160, 2
 RUN = """
@@ -73,6 +68,13 @@ workers = 2
 
 def measured(directory: Path, iterations: int) -> list[dict[str, Any]]:
     """Run it once; return the bars."""
+    # Every worker imports this module again: what only the coordinator needs is imported here.
+    from fednas import network
+
+    from archipelago.config.load import loads
+    from archipelago.space.widths import Narrower
+    from archipelago.study.search import search
+
     settings = [
         f"strategy.step={0.5 / iterations}",
         f"estimator.generations={iterations}",

@@ -110,7 +110,7 @@ def main() -> None:
     """Answer with the seconds of a round until told to end."""
     name, cohort = sys.argv[1], int(sys.argv[2])
     batch = int(sys.argv[3]) if len(sys.argv) > 3 else BATCH
-    warm("archipelago.client.tasks", "archipelago.client.workplace", "archipelago.data.shards")
+    warm()
     from archipelago.driver.record import Recorder
     from archipelago.engine.processes import Processes
     from archipelago.estimate.arena import settle

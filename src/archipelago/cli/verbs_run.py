@@ -226,7 +226,7 @@ def _warm() -> None:
     # Before torch is imported here: the workers' parent imports it at the same time, on its core.
     from archipelago.engine.warm import warm
 
-    warm("archipelago.client.tasks", "archipelago.client.workplace", "archipelago.data.shards")
+    warm()
 
 
 def _follow(study: "Study", as_json: bool) -> None:

@@ -53,12 +53,13 @@ class Processes:
         at_least("engine.retries", self.retries, 0)
 
     def start(self) -> "_Pool":
-        """Return an engine; `open` it before use.
+        """Return an engine; `open` it before use. What its workers need is imported meanwhile.
 
         Raises:
             ConfigError: torch sees no such device here.
         """
         check_device(self.device)
+        warm()
         cores = len(os.sched_getaffinity(0))
         if self.workers > cores:
             warnings.warn(
@@ -142,7 +143,6 @@ class _Pool:
             return
         self._context = packed
         if not self._workers:
-            warm(type(context).__module__)
             self._workers = [self._hire() for _ in range(self._wanted)]
             return
         for worker in list(self._workers):

@@ -5,13 +5,17 @@ from multiprocessing import forkserver
 
 __all__ = ["warm"]
 
+PRELOAD = (
+    "archipelago.engine.worker",
+    "archipelago.client.tasks",
+    "archipelago.client.workplace",
+    "archipelago.data.shards",
+)
+"""What it imports once, for all workers: names, so that nothing is imported here."""
 
-def warm(*modules: str) -> None:
-    """Start the process that workers are forked from, if it does not run yet.
 
-    Args:
-        modules: what it imports beside the worker, once, for all workers.
-    """
+def warm() -> None:
+    """Start the process that workers are forked from, if it does not run yet; returns at once."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["archipelago.engine.worker", *modules])
+    context.set_forkserver_preload(list(PRELOAD))
     forkserver.ensure_running()
