@@ -8,18 +8,24 @@ import numpy as np
 import pytest
 import torch
 
+from archipelago.aggregate.mean import Folding, WeightedMean
 from archipelago.client.training import LocalTraining
 from archipelago.client.workplace import Workplace
+from archipelago.core.buffers import join
+from archipelago.core.errors import UpdateRefused
 from archipelago.core.seeds import Seed
+from archipelago.core.update import Update
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.tasks import Classification
 from archipelago.engine.processes import Processes
 from archipelago.engine.serial import Serial
 from archipelago.federation.branch import Branch
+from archipelago.federation.check import summed
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, step
 from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph, Node
+from archipelago.wire.frame import pack
 
 CLIENTS = 40
 SEED = Seed(5)
@@ -139,6 +145,100 @@ def test_one_clients_fault_is_not_its_neighbours(shards):
     assert [row.client for row in rows if row.kind == "refused"] == [7]
     assert torn.counted == 1
     assert not torch.equal(torn.flat, whole.flat)
+
+
+@dataclass(frozen=True)
+class Vast:
+    """One client's rows are not numbers: neither is what it learns."""
+
+    shards: Shards
+    client: int
+
+    def train(self, client):
+        x, y = self.shards.train(client)
+        return (x * np.inf if client == self.client else x), y
+
+
+def test_a_client_that_diverges_is_found_in_its_block(shards):
+    torn, _, _, _ = rounds(shards, Serial().start(), count=1, place=Torn(shards, client=7))
+    vast, refused, found, _ = rounds(
+        shards, Serial().start(), count=1, place=Vast(shards, client=7)
+    )
+    assert [(i.kind, i.client) for i in found] == [("refused", 7)]
+    assert "not finite" in found[0].text
+    assert [row.client for row in refused if row.kind == "refused"] == [7]
+    assert torn.counted == vast.counted == 1
+    assert (torn.flat - vast.flat).abs().max() < 1e-6  # the others count as they did without it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Onlooker(WeightedMean):
+    """An average that wants to see each update."""
+
+    seen: list[int]
+
+    def fold(self, folding, update):
+        self.seen.append(update.client)
+        WeightedMean.fold(self, folding, update)
+
+
+def test_an_average_of_another_kind_sees_every_update(shards):
+    mean, rows, _, _ = rounds(shards, Serial().start())
+    onlooker = Onlooker(seen=[])
+    branch, seen, _, _ = rounds(shards, Serial().start(), aggregator=onlooker)
+    assert sorted(onlooker.seen) == sorted([*range(CLIENTS)] * 2)
+    assert (branch.flat - mean.flat).abs().max() < 1e-6
+    assert seen == rows  # a client whose update is summed is billed for all of it
+
+
+def test_a_bound_holds_for_every_update_of_a_block(shards):
+    _, rows, incidents, _ = rounds(shards, Serial().start(), count=1, norm=1e-9)
+    assert {row.kind for row in rows} == {"refused"}
+    assert {i.text for i in incidents if "longer than the bound" in i.text}
+
+
+@pytest.mark.parametrize("weighting", ["examples", "equal"])
+def test_a_sum_of_a_block_is_the_sum_of_its_updates(weighting):
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(1000, generator=generator)
+    models = base + 0.01 * torch.randn(7, 1000, generator=generator)
+    mean, examples = WeightedMean(weighting=weighting), range(3, 10)
+    one = Folding(torch.zeros(1000))
+    for model, rows in zip(models, examples, strict=True):
+        mean.fold(one, Update(client=0, delta=model - base, examples=rows))
+    two = Folding(torch.zeros(1000))
+    mean.join(two, mean.gather(models[:4], base, examples[:4]))
+    mean.join(two, mean.gather(models[4:], base, examples[4:]))
+    assert (one.weight, one.count) == (two.weight, two.count)
+    assert (mean.finish(one) - mean.finish(two)).abs().max() < 1e-6
+
+
+def said(client, **changes):
+    told = {"client": client, "branch": 0, "round": 1, "examples": 5, "seen": 5, "steps": 1}
+    return {**told, "metrics": {"loss": 0.5}, **changes}
+
+
+SUM = {"clients": [said(3), said(4)], "bytes": [128, 128]}
+
+
+@pytest.mark.parametrize(
+    ("fields", "array", "reason"),
+    [
+        (SUM, np.array([0, np.nan], np.float32), "not finite"),
+        (SUM, np.zeros(3, np.float32), "does not fit"),
+        ({**SUM, "clients": [said(3)]}, np.zeros(2, np.float32), "not the sum"),
+        ({**SUM, "clients": [said(4), said(3)]}, np.zeros(2, np.float32), "another client"),
+        ({**SUM, "clients": [said(3), said(4, round=0)]}, np.zeros(2, np.float32), "another round"),
+        ({**SUM, "clients": [said(3), said(4, seen=-1)]}, np.zeros(2, np.float32), "seen"),
+        ({**SUM, "clients": [said(3), 4]}, np.zeros(2, np.float32), "not a table"),
+        ({**SUM, "bytes": [128, 0]}, np.zeros(2, np.float32), "bytes"),
+        ({**SUM, "bytes": 256}, np.zeros(2, np.float32), "not the sum"),
+    ],
+)
+def test_a_sum_that_was_not_asked_for_is_refused(fields, array, reason):
+    data = memoryview(join(pack("sum", fields, [array])))
+    with pytest.raises(UpdateRefused, match=reason):
+        summed(data, clients=(3, 4), branch=0, round=1, size=2)
 
 
 def test_the_clock_says_where_a_round_went(shards):

@@ -7,6 +7,13 @@ from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 3000])
+def test_a_permutation_is_the_one_of_a_fresh_generator(count):
+    for seed in (Seed(0), Seed(0).child("client", 3), Seed(9).child("epoch", 1)):
+        for _ in range(2):  # whatever was drawn before
+            assert (seed.permutation(count) == seed.numpy().permutation(count)).all()
+
+
 def test_a_child_seed_depends_only_on_its_path():
     assert Seed(0).child("client", 7).value() == Seed(0).child("client").child(7).value()
     assert Seed(0).child(7).value() != Seed(0).child("7").value()

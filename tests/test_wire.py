@@ -71,7 +71,7 @@ def test_objects_cannot_be_framed():
 def test_a_bundle_returns_each_message_or_its_reason():
     one, two = pack("a", {"n": 1}, [np.arange(5.0)]), pack("b", {})
     data = memoryview(join(bundle([one, "ValueError: no rows", two])))
-    first, reason, last = unbundle(data, 3)
+    first, reason, last = unbundle(data)
     assert bytes(first) == join(one)
     assert reason == "ValueError: no rows"
     assert unpack(last).kind == "b"
@@ -82,6 +82,6 @@ def test_a_bundle_of_another_length_is_refused(cut):
     data = join(bundle([pack("a", {}), pack("b", {})]))
     wrong = data[:cut] if cut < 0 else data + bytes(cut)
     with pytest.raises(UpdateRefused, match="bundle"):
-        unbundle(memoryview(wrong), 2)
+        unbundle(memoryview(wrong))
     with pytest.raises(UpdateRefused, match="cut short"):
-        unbundle(memoryview(data[:8]), 2)
+        unbundle(memoryview(data[:8]))

@@ -1,5 +1,6 @@
 """FedAvg's average, folded one update at a time."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -62,6 +63,21 @@ class WeightedMean:
         folding.total.add_(update.delta, alpha=weight)
         folding.weight += weight
         folding.count += 1
+
+    def gather(self, models: Tensor, base: Tensor, examples: Sequence[int]) -> Folding:
+        """Return the sum over a block of clients' models, `[clients, size]`, that began at `base`.
+
+        The same as folding each one's change, to rounding, without ever storing a change.
+        """
+        weights = [self.weight(rows) for rows in examples]
+        total = torch.mv(models.mT, models.new_tensor(weights)).sub_(base, alpha=sum(weights))
+        return Folding(total, sum(weights), len(weights))
+
+    def join(self, folding: Folding, other: Folding) -> None:
+        """Add another sum to the one under way, in place."""
+        folding.total.add_(other.total)
+        folding.weight += other.weight
+        folding.count += other.count
 
     def finish(self, folding: Folding) -> Tensor:
         """Return the mean, shape `[size]`; zeros when nothing was folded."""

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archipelago.aggregate.mean import WeightedMean
 from archipelago.client.keeping import terms_of
 from archipelago.client.training import Assignment, Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
@@ -16,7 +17,7 @@ from archipelago.core.buffers import join
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.data.augment import Augment
-from archipelago.wire.frame import bundle, pack, unpack
+from archipelago.wire.frame import bundle, pack, packed, unpack
 
 __all__ = ["Evaluate", "Fit", "FitBlock"]
 
@@ -94,7 +95,7 @@ class Fit:
             # In place: the bench loads the model anew for its next task.
             delta = np.subtract(model.flat.numpy(), before, out=model.flat.numpy())
         arrays = [delta, *(done.extras[name].cpu().numpy() for name in terms.extras)]
-        reply = _update(self, self.client, len(y), done, arrays)
+        reply = pack("update", _told(self, self.client, len(y), done), arrays)
         if done.kept is None or not len(done.kept):
             return reply
         return [*reply, done.kept.cpu().numpy().data.cast("B")]
@@ -103,6 +104,10 @@ class Fit:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitBlock:
     """Train one branch's model for a block of clients in one go; reply with a frame for each.
+
+    With an `aggregator` it replies with their `sum`: one update's bytes instead of one a client,
+    and what each client would have said beside its update. Where the sum is not finite it replies
+    with a frame for each all the same, so that the one at fault is found.
 
     Attributes:
         clients: whose rows.
@@ -116,6 +121,7 @@ class FitBlock:
         progress: share of the plan's rounds already done.
         augment: as in `Fit`.
         view: as in `Fit`.
+        aggregator: sums the updates where they are; None sends each one.
     """
 
     clients: tuple[int, ...]
@@ -129,6 +135,7 @@ class FitBlock:
     progress: float
     augment: Augment = Augment()
     view: str = ""
+    aggregator: WeightedMean | None = None
 
     def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
@@ -150,11 +157,19 @@ class FitBlock:
         ]
         flat = model.flat.expand(len(block), -1).clone()
         done = self.training.fit_block(model, context.place.task, flat, block)
-        deltas = flat.sub_(model.flat).cpu().numpy()
-        return [
-            _update(self, client, asked.examples, fitted, [delta])
-            for client, asked, fitted, delta in zip(self.clients, block, done, deltas, strict=True)
+        told = [
+            _told(self, client, asked.examples, fitted)
+            for client, asked, fitted in zip(self.clients, block, done, strict=True)
         ]
+        if self.aggregator is not None:
+            examples = [asked.examples for asked in block]
+            total = self.aggregator.gather(flat, model.flat, examples).total.cpu()
+            if torch.dot(total, total).isfinite():  # as the server measures it
+                arrays = [total.numpy()]
+                sizes = [packed("update", one, arrays) for one in told]
+                return [pack("sum", {"clients": told, "bytes": sizes}, arrays)]
+        deltas = flat.sub_(model.flat).cpu().numpy()
+        return [pack("update", one, [delta]) for one, delta in zip(told, deltas, strict=True)]
 
     def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:
         fit = Fit(
@@ -252,9 +267,8 @@ def _rows(
     return fit.augment.apply(x, y, stream, context.place.task.outputs)
 
 
-def _update(
-    asked: Fit | FitBlock, client: int, examples: int, done: Fitted, arrays: Sequence[np.ndarray]
-) -> list[bytes | memoryview]:
+def _told(asked: Fit | FitBlock, client: int, examples: int, done: Fitted) -> dict[str, Any]:
+    """Return the fields of an `update` frame."""
     fields = {
         "client": client,
         "branch": asked.branch,
@@ -266,7 +280,7 @@ def _update(
     }
     if done.effort:
         fields["effort"] = done.effort
-    return pack("update", fields, arrays)
+    return fields
 
 
 @dataclass(frozen=True, slots=True)

@@ -376,7 +376,7 @@ def _order(count: int, batch: int, seed: Seed) -> list[np.ndarray]:
     """Return the row numbers of each step of an epoch; in their own order where one takes all."""
     if batch == 0 or batch >= count:
         return [np.arange(count)]
-    order = seed.numpy().permutation(count)
+    order = seed.permutation(count)
     return [order[start : start + batch] for start in range(0, count, batch)]
 
 

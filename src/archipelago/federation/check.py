@@ -1,7 +1,8 @@
 """Nothing that a client sent counts before it has passed here."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,26 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.update import Update
 from archipelago.wire.frame import Frame, unpack
 
-__all__ = ["parted", "scored", "updated"]
+__all__ = ["Said", "parted", "scored", "summed", "updated"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What a client says beside its update.
+
+    Attributes:
+        examples: training rows behind it.
+        steps: local gradient steps taken.
+        seen: rows over all epochs.
+        metrics: local scalars.
+        nbytes: of the frame that it would have sent, where only a sum of updates came.
+    """
+
+    examples: int
+    steps: int
+    seen: int
+    metrics: Mapping[str, float]
+    nbytes: int = 0
 
 
 def parted(data: memoryview, scalars: int) -> tuple[memoryview, torch.Tensor]:
@@ -75,13 +95,13 @@ def updated(
             else f"a reply must hold the update and {', '.join(wanted)}",
             got=len(frame.arrays),
         )
-    delta = _array(frame, 0, "<f4", (size,))
+    delta, said = _array(frame, 0, "<f4", (size,)), _said(fields)
     further = {
         name: _array(frame, index, "<f4", (wanted[name],)) for index, name in enumerate(wanted, 1)
     }
     if not all(np.isfinite(array).all() for array in further.values()):
         raise UpdateRefused("the update's further vectors are not finite", got=list(wanted))
-    length = math.sqrt(float(np.vdot(delta, delta)))  # NaN and infinity go through, to be refused
+    length = _length(delta)
     if not math.isfinite(length):
         raise UpdateRefused(
             "the update holds numbers that are not finite",
@@ -90,17 +110,45 @@ def updated(
         )
     if norm and length > norm:
         raise UpdateRefused("the update is longer than the bound", got=f"{length:.4g} > {norm:g}")
-    examples, steps = _count(fields, "examples"), _count(fields, "steps")
     update = Update(
         client=client,
         delta=_tensor(delta),
-        examples=examples,
-        steps=steps,
-        effort=_effort(fields, steps),
-        metrics=_metrics(fields),
+        examples=said.examples,
+        steps=said.steps,
+        effort=_effort(fields, said.steps),
+        metrics=said.metrics,
         extras={name: _tensor(array) for name, array in further.items()},
     )
-    return update, _count(fields, "seen")
+    return update, said.seen
+
+
+def summed(
+    data: memoryview, *, clients: Sequence[int], branch: int, round: int, size: int
+) -> tuple[torch.Tensor, list[Said]]:
+    """Read a `sum` frame, of several clients' updates, and check it against what was asked.
+
+    Returns:
+        The weighted sum, a view of the frame, and what each client said, in the order of `clients`.
+
+    Raises:
+        UpdateRefused: says which check failed.
+    """
+    frame = unpack(data, limit=4 * size + 65_536 + 1_024 * len(clients))
+    told, sizes = (_many(frame.fields.get(name), len(clients)) for name in ("clients", "bytes"))
+    if frame.kind != "sum" or told is None or sizes is None:
+        raise UpdateRefused("not the sum of the updates that were asked for", got=frame.kind)
+    if len(frame.arrays) != 1:
+        raise UpdateRefused("a sum must hold exactly one array", got=len(frame.arrays))
+    total = _array(frame, 0, "<f4", (size,))
+    if not math.isfinite(_length(total)):
+        raise UpdateRefused("a sum of updates holds numbers that are not finite")
+    said: list[Said] = []
+    for client, fields, nbytes in zip(clients, told, sizes, strict=True):
+        if not isinstance(fields, dict):
+            raise UpdateRefused("a client's part of a sum is not a table", got=str(fields)[:80])
+        _asked(fields, client=client, branch=branch, round=round)
+        said.append(_said(fields, _count({"bytes": nbytes}, "bytes")))  # pyright: ignore[reportUnknownArgumentType]
+    return _tensor(total), said
 
 
 def scored(data: memoryview, *, client: int, branch: int, round: int, size: int) -> np.ndarray:
@@ -119,14 +167,36 @@ def scored(data: memoryview, *, client: int, branch: int, round: int, size: int)
 def _expected(frame: Frame, kind: str, **asked: int) -> Mapping[str, Any]:
     if frame.kind != kind:
         raise UpdateRefused("a reply of the wrong kind", got=frame.kind, fix=f"expected {kind!r}")
+    _asked(frame.fields, **asked)
+    return frame.fields
+
+
+def _asked(fields: Mapping[str, Any], **asked: int) -> None:
     for name, value in asked.items():
-        if frame.fields.get(name) != value:
+        if fields.get(name) != value:
             raise UpdateRefused(
                 f"the reply names another {name}",
-                got=frame.fields.get(name),
+                got=fields.get(name),
                 fix=f"this one was asked for {value}",
             )
-    return frame.fields
+
+
+def _many(values: Any, count: int) -> list[Any] | None:
+    return values if isinstance(values, list) and len(values) == count else None  # pyright: ignore[reportUnknownArgumentType]
+
+
+def _said(fields: Mapping[str, Any], nbytes: int = 0) -> Said:
+    return Said(
+        examples=_count(fields, "examples"),
+        steps=_count(fields, "steps"),
+        seen=_count(fields, "seen"),
+        metrics=_metrics(fields),
+        nbytes=nbytes,
+    )
+
+
+def _length(array: np.ndarray) -> float:
+    return math.sqrt(float(np.vdot(array, array)))  # NaN and infinity go through, to be refused
 
 
 def _array(frame: Frame, index: int, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

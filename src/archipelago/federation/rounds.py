@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from archipelago.aggregate.mean import Folding
 from archipelago.client.keeping import terms_of
 from archipelago.client.paths import Path
 from archipelago.client.tasks import Evaluate
@@ -20,17 +21,14 @@ from archipelago.engine.base import one_thread
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import scored
 from archipelago.federation.federation import Federation, Incident
+from archipelago.federation.replies import Answer, absent, answers, fitted
 from archipelago.federation.visits import (
     ALL,
     Visit,
-    absent,
     ending,
-    fitted,
     grouped,
     kept_of,
     message,
-    read,
-    replies,
     selected,
     side_of,
     task_of,
@@ -115,29 +113,19 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     diverged: dict[int, str] = {}
     try:
         for job, result in zip(jobs, clock.waiting(federation.engine.map(tasks)), strict=True):
-            for visit, reply in zip(job, replies(job, result), strict=True):
-                side, seconds = visit.side, result.seconds / len(job)
+            for answer in answers(federation, job, result):
+                side, client, refused = answer.visit.side, answer.visit.client, answer.refused
                 number = side.branch.number
-                try:
-                    with clock.of("check"):
-                        update, seen, kept = read(federation, visit, reply)
-                except UpdateRefused as refusal:
-                    rows.append(fitted(visit, reply, seconds, phase, 0, refused=refusal.what))
+                rows.append(fitted(answer, result.seconds / len(job), phase))
+                if refused:
                     incidents.append(
-                        Incident(
-                            kind="refused", branch=number, client=visit.client, text=str(refusal)
-                        )
+                        Incident(kind="refused", branch=number, client=client, text=str(refused))
                     )
-                    diverged[number] = refusal.what
+                    diverged[number] = refused.what
                     continue
-                rows.append(fitted(visit, reply, seconds, phase, seen))
                 with clock.of("combine"):
-                    aggregator.fold(side.folding, update if aggregator.streaming else update.own())
-                if kept is not None:
-                    extras = side.terms.extras
-                    weight = aggregator.weight(update.examples) if extras else 0.0
-                    side.gathered.add(visit.client, kept, update.extras, weight)
-                side.losses.append((update.examples, update.metrics.get("loss", float("nan"))))
+                    _fold(federation, answer)
+                side.losses.append((answer.examples, answer.loss))
     finally:
         for side in sides.values():
             for handle in (side.handle, *side.others):
@@ -275,6 +263,17 @@ def evaluate(
         for handle in handles.values():
             handle.release()
     return Scores(vectors=vectors, rows=tuple(rows), incidents=tuple(incidents))
+
+
+def _fold(federation: Federation, answer: Answer) -> None:
+    side, part, aggregator = answer.visit.side, answer.part, federation.aggregator
+    if isinstance(part, Folding):
+        aggregator.join(side.folding, part)
+    elif part is not None:
+        aggregator.fold(side.folding, part if aggregator.streaming else part.own())
+        if answer.kept is not None:
+            weight = aggregator.weight(part.examples) if side.terms.extras else 0.0
+            side.gathered.add(answer.visit.client, answer.kept, part.extras, weight)
 
 
 def _mean(pairs: Sequence[tuple[int, float]]) -> float:

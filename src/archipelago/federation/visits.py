@@ -1,4 +1,4 @@
-"""What one round asks of its clients, and what comes back: sides, visits, tasks, replies.
+"""What one round asks of its clients: sides, visits and tasks. `replies.py` is what comes back.
 
 A *side* is one branch in one round; a *visit* is one client's part in it. All of it is a pure
 function of the round, so the same visits come about whatever engine runs them.
@@ -13,35 +13,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from archipelago.aggregate.mean import WeightedMean
 from archipelago.client.keeping import Keeping, Terms, terms_of
 from archipelago.client.paths import Path
 from archipelago.client.tasks import Fit, FitBlock
 from archipelago.client.training import LocalTraining, Training, tuned
-from archipelago.core.errors import UpdateRefused
-from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
-from archipelago.core.update import Update
 from archipelago.data.augment import Augment
-from archipelago.engine.base import Result
 from archipelago.federation.branch import Branch
 from archipelago.federation.buffer import Buffered, Flight, advance
-from archipelago.federation.check import parted, updated
 from archipelago.federation.cohort import Fate
 from archipelago.federation.federation import Federation
-from archipelago.wire.frame import pack, unbundle
+from archipelago.wire.frame import pack
 
 __all__ = [
     "ALL",
     "Side",
     "Visit",
-    "absent",
     "ending",
-    "fitted",
     "grouped",
     "kept_of",
     "message",
-    "read",
-    "replies",
     "selected",
     "side_of",
     "task_of",
@@ -343,6 +335,7 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
             progress=progress,
             augment=side.augment,
             view=branch.view,
+            aggregator=_summing(federation, job),
         )
     return Fit(
         client=first.client,
@@ -360,83 +353,12 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
     )
 
 
-def replies(job: Sequence[Visit], result: Result) -> Sequence[memoryview | str]:
-    """Return each visit's frame, or why there is none."""
-    if result.data is None:
-        return [result.error or "no reply"] * len(job)
-    if len(job) == 1:
-        return [result.data]
-    try:
-        return unbundle(result.data, len(job))
-    except UpdateRefused as refusal:
-        return [str(refusal)] * len(job)
+def _summing(federation: Federation, job: Sequence[Visit]) -> WeightedMean | None:
+    """Return what sums a job's updates where they are computed; None where each one is wanted.
 
-
-def read(
-    federation: Federation, visit: Visit, reply: memoryview | str
-) -> tuple[Update, int, Tensor | None]:
-    """Return a checked update, the rows seen, and what the client keeps.
-
-    Raises:
-        UpdateRefused: no reply, or not what was asked for.
+    Each one is, where a bound holds for each, where they count differently, and where an average of
+    another kind, even one derived from the plain mean, may look at each.
     """
-    branch, terms, kept = visit.side.branch, visit.side.terms, None
-    if isinstance(reply, str):
-        raise UpdateRefused("the client's work failed", got=reply)
-    if visit.kept is not None:
-        reply, kept = parted(reply, len(visit.kept))
-    update, seen = updated(
-        reply,
-        client=visit.client,
-        branch=branch.number,
-        round=branch.round,
-        size=terms.size(branch.graph.layout),
-        norm=federation.norm,
-        extras=terms.extras,
-    )
-    if terms.body is not None:
-        still = torch.zeros_like(branch.flat)
-        update = replace(update, delta=terms.spread(update.delta, still))
-    if visit.scale != 1.0:
-        update = replace(update, delta=update.delta * visit.scale)
-    return update, seen, kept
-
-
-def fitted(
-    visit: Visit,
-    reply: memoryview | str,
-    seconds: float,
-    phase: str,
-    seen: int,
-    *,
-    refused: str = "",
-) -> MeterRow:
-    branch = visit.side.branch
-    stays = 0 if visit.kept is None else visit.kept.nbytes
-    return MeterRow(
-        phase=phase,
-        round=branch.round,
-        branch=branch.number,
-        client=visit.client,
-        kind="refused" if refused else "fit",
-        examples=seen,
-        bytes_down=visit.side.handle.size,
-        bytes_up=0 if isinstance(reply, str) else max(0, reply.nbytes - stays),
-        macs=3 * branch.graph.macs * seen if not refused else visit.work,
-        virtual_seconds=visit.fate.seconds,
-        seconds=seconds,
-        note=refused or visit.fate.note,
-    )
-
-
-def absent(visit: Visit, phase: str) -> MeterRow:
-    return MeterRow(
-        phase=phase,
-        round=visit.side.branch.round,
-        branch=visit.side.branch.number,
-        client=visit.client,
-        kind="refused",
-        bytes_down=visit.side.handle.size,
-        virtual_seconds=visit.fate.seconds,
-        note=visit.fate.note,
-    )
+    aggregator = federation.aggregator
+    plain = type(aggregator) is WeightedMean and not federation.norm
+    return aggregator if plain and all(visit.scale == 1.0 for visit in job) else None

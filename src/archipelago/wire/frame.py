@@ -25,7 +25,7 @@ import numpy as np
 from archipelago.core.buffers import Part, length
 from archipelago.core.errors import UpdateRefused
 
-__all__ = ["LIMIT", "Frame", "bundle", "pack", "unbundle", "unpack"]
+__all__ = ["LIMIT", "Frame", "bundle", "pack", "packed", "unbundle", "unpack"]
 
 MAGIC = b"ARCH"
 VERSION = 1
@@ -62,8 +62,7 @@ def pack(
         fields: JSON values; NaN is allowed and arrives as NaN.
         arrays: C-contiguous arrays of float, int or byte types.
     """
-    described = [[_name(array), list(array.shape)] for array in arrays]
-    header = json.dumps({"kind": kind, "fields": fields, "arrays": described}).encode()
+    header = _described(kind, fields, arrays)
     padded = _padded(_HEAD.size + len(header))
     pieces: list[bytes | memoryview] = [
         _HEAD.pack(MAGIC, VERSION, 0, padded - _HEAD.size)
@@ -76,6 +75,12 @@ def pack(
         if gap := _padded(raw.nbytes) - raw.nbytes:
             pieces.append(b"\0" * gap)
     return pieces
+
+
+def packed(kind: str, fields: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> int:
+    """Return how many bytes `pack` would give."""
+    header = _padded(_HEAD.size + len(_described(kind, fields, arrays)))
+    return header + sum(_padded(array.nbytes) for array in arrays)
 
 
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
@@ -128,25 +133,27 @@ def bundle(replies: Sequence[Sequence[Part] | str]) -> list[Part]:
         -length(body) if isinstance(reply, str) else length(body)
         for reply, body in zip(replies, bodies, strict=True)
     ]
+    table = np.array([len(sizes), *sizes], "<i8").tobytes()
     pieces: list[Part] = []
-    for size, body in zip([8 * len(sizes), *sizes], [[_sizes(sizes)], *bodies], strict=True):
+    for size, body in zip([len(table), *sizes], [[table], *bodies], strict=True):
         pieces.extend(body)
         if gap := _padded(abs(size)) - abs(size):
             pieces.append(b"\0" * gap)
     return pieces
 
 
-def unbundle(data: memoryview, count: int) -> list[memoryview | str]:
-    """Return the `count` messages of a `bundle` as views, or why there is none.
+def unbundle(data: memoryview) -> list[memoryview | str]:
+    """Return the messages of a `bundle` as views, or why there is none.
 
     Raises:
         UpdateRefused: the buffer does not hold what its table says.
     """
     view = memoryview(data).cast("B")
-    start = _padded(8 * count)
+    count = int.from_bytes(view[:8], "little")
+    start = _padded(8 + 8 * count)
     if view.nbytes < start:
         raise UpdateRefused("a bundle is cut short", got=f"{view.nbytes} bytes")
-    sizes: list[int] = np.frombuffer(view[: 8 * count], "<i8").tolist()
+    sizes: list[int] = np.frombuffer(view[8 : 8 + 8 * count], "<i8").tolist()
     if start + sum(_padded(abs(size)) for size in sizes) != view.nbytes:
         raise UpdateRefused("a bundle does not hold what its table says", got=sizes[:8])
     out: list[memoryview | str] = []
@@ -157,8 +164,9 @@ def unbundle(data: memoryview, count: int) -> list[memoryview | str]:
     return out
 
 
-def _sizes(sizes: Sequence[int]) -> bytes:
-    return np.array(sizes, "<i8").tobytes()
+def _described(kind: str, fields: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> bytes:
+    described = [[_name(array), list(array.shape)] for array in arrays]
+    return json.dumps({"kind": kind, "fields": fields, "arrays": described}).encode()
 
 
 def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:
