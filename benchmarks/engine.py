@@ -351,7 +351,7 @@ def overhead(model: str, rounds: int) -> dict[str, Any]:
                 done = step(given, (branch,), phase="search")
                 (branch,) = done.branches
                 heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
-                recorder.light(settle(heat, done), "search")
+                recorder.round(settle(heat, done), "search")
                 whole = time.process_time() - began
                 beyond.append((whole - spent[0] + framing[0]) / cohort * 1e3)
     setattr(owner, name, kept)

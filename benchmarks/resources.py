@@ -174,7 +174,7 @@ def overhead(quick: bool) -> Iterator[dict[str, Any]]:
             done = step(fed, branches, phase="search")
             branches = done.branches
             heat = Heat(generation=0, proposals=(), branches=branches, validators=())
-            recorder.light(settle(heat, done), "search")
+            recorder.round(settle(heat, done), "search")
             times.append(time.perf_counter() - began)
             if done.incidents:
                 raise SystemExit(done.incidents[0].text)

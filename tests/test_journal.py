@@ -4,6 +4,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from math import inf, isnan, nan
 from pathlib import Path
@@ -282,6 +283,41 @@ def test_an_interrupted_step_leaves_nothing(journal):
     assert journal.cost()["examples"] == 0
     with pytest.raises(JournalError, match="without a state"):
         journal.commit("round", blobs={"w": "x"})
+
+
+def test_what_is_written_later_is_there_for_whoever_looks_next(journal):
+    begun, going = threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        assert going.wait(10)
+        digest = journal.put(b"1234")  # it uses the journal itself, and does not wait for itself
+        journal.commit("round", {"at": 1}, blobs={"w": digest}, meter=[row(0)])
+
+    journal.later(work)
+    assert begun.wait(10)  # the caller went on
+    threading.Timer(0.05, going.set).start()
+    assert journal.cost()["examples"] == 50
+    assert bytes(journal.get(journal.last().blobs["w"])) == b"1234"
+    for turn in range(1, 20):
+        journal.later(lambda turn=turn: journal.commit("round", meter=[row(turn)]))
+    assert [r.round for r in journal.meter()] == list(range(20))
+
+
+@pytest.mark.parametrize("use", ["cost", "later", "put", "close"])
+def test_an_error_of_what_is_written_later_reaches_whoever_comes_next(journal, use):
+    journal.later(lambda: journal.commit("round", meter=[row(0)]))
+    journal.later(lambda: journal.commit("round", {}, blobs={"w": "0" * 40}))
+    uses = {
+        "cost": journal.cost,
+        "later": lambda: journal.later(lambda: None),
+        "put": lambda: journal.put(b"x"),
+        "close": journal.close,
+    }
+    with pytest.raises(JournalError, match="a blob that was never put"):
+        uses[use]()
+    with Journal.open(journal.directory, write=False) as reader:
+        assert [commit.kind for commit in reader.commits()] == ["round"]
 
 
 def test_write_text_replaces_a_file(journal):

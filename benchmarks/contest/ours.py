@@ -131,7 +131,7 @@ def main() -> None:
                     done = step(given, (branch,), phase="search")
                     (branch,) = done.branches
                     heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
-                    recorder.light(settle(heat, done), "search")
+                    recorder.round(settle(heat, done), "search")
                     assert not done.incidents, done.incidents[0].text
                     answer(time.perf_counter() - began)
             finally:

@@ -7,6 +7,7 @@ search itself, final training and every reference line are stages.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -191,19 +192,20 @@ def explore(
                 recorder.full(
                     "generation",
                     state(position),
-                    {},
                     step=step,
                     phase=stage.name,
                     outcomes=step.heat.outcomes,
                     pins=pins,
                 )
-            elif recorder.due():
-                recorder.full(
-                    "round", state(position), position.tensors(), step=step, phase=stage.name
-                )
             else:
-                recorder.light(step, stage.name)
+                recorder.round(step, stage.name, partial(_standing, state, position))
             yield position, step
+
+
+def _standing(
+    state: Callable[[Position], Mapping[str, Any]], position: Position
+) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    return state(position), position.tensors()
 
 
 def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> Position:

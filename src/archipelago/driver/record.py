@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,27 +20,44 @@ SHARE = 20.0
 
 
 class Recorder:
-    """Commits steps to a journal. How often it writes tensors depends on speed; results do not."""
+    """Commits steps to a journal. How often it writes tensors depends on speed; results do not.
+
+    A round's commit is written while the next round trains: a killed run goes on from the commit
+    before. What a caller is to rely on, `full`, is on the disk when it returns.
+    """
 
     def __init__(self, journal: Journal, clock: Clock | None = None) -> None:
         self.journal = journal
         self.clock = clock or Clock()
         self._due = 0.0
 
-    def light(self, step: Step, phase: str) -> None:
-        """Commit a round's rows and curves, and its tensors' state if none is due yet."""
-        with self.clock.of("journal"):
-            self.journal.commit("round", **_rows(step, phase))
+    def round(
+        self,
+        step: Step,
+        phase: str,
+        standing: Callable[[], tuple[Mapping[str, Any], Mapping[str, Tensor]]] | None = None,
+    ) -> None:
+        """Commit a round's rows and curves, and once in a while what to resume from.
 
-    def due(self) -> bool:
-        """Whether enough work has been done to write tensors again."""
-        return time.monotonic() >= self._due
+        Args:
+            step: what the round gave.
+            phase: its stage.
+            standing: gives a state and its tensors, which nobody may change any more, where they
+                are wanted; None never writes them.
+        """
+        with self.clock.of("journal"):
+            rows = _rows(step, phase)
+            self.journal.settle()  # before anybody looks at what is due
+            if standing is None or time.monotonic() < self._due:
+                self.journal.later(lambda: self.journal.commit("round", **rows))
+            else:
+                state, tensors = standing()
+                self.journal.later(lambda: self._write("round", dict(state), tensors, **rows))
 
     def full(
         self,
         kind: str,
         state: Mapping[str, Any],
-        tensors: Mapping[str, Tensor],
         *,
         step: Step | None = None,
         phase: str = "",
@@ -48,16 +65,20 @@ class Recorder:
         pins: Mapping[str, str | None] | None = None,
         events: Sequence[tuple[str, Any]] = (),
     ) -> None:
-        """Commit a state with its tensors, then collect what it superseded."""
+        """Commit a state between two generations or stages, where no tensors are under way."""
+        with self.clock.of("journal"):
+            rows: dict[str, Any] = _rows(step, phase) if step else {"events": list(events)}
+            self._write(kind, dict(state), {}, outcomes=outcomes, pins=pins or {}, **rows)
+
+    def _write(
+        self, kind: str, state: dict[str, Any], tensors: Mapping[str, Tensor], **more: Any
+    ) -> None:
+        """Commit, then collect what the commit superseded."""
         began = time.monotonic()
         blobs = {name: self.put(tensor) for name, tensor in tensors.items()}
-        rows: dict[str, Any] = _rows(step, phase) if step else {"events": list(events)}
-        self.journal.commit(
-            kind, dict(state), blobs=blobs, outcomes=outcomes, pins=pins or {}, **rows
-        )
+        self.journal.commit(kind, state, blobs=blobs, **more)
         self.journal.collect()
         now = time.monotonic()
-        self.clock.add("journal", now - began)
         self._due = now + SHARE * (now - began)
 
     def put(self, tensor: Tensor) -> str:

@@ -4,7 +4,7 @@ import json
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import attrgetter
@@ -16,6 +16,7 @@ from archipelago.core.failpoint import failpoint
 from archipelago.core.meter import COLUMNS, MeterRow
 from archipelago.core.trial import Outcome
 from archipelago.journal import queries
+from archipelago.journal.beside import Beside
 from archipelago.journal.best import replace_best
 from archipelago.journal.blobs import Blobs
 from archipelago.journal.files import Buffer, guarded, write_atomic
@@ -81,9 +82,10 @@ class Journal:
     ) -> None:
         self.directory = directory
         self._made = made  # whether `create` made the directory
-        self._connection = connection
+        self._database = connection
         self._lock = lock
-        self._blobs = Blobs(directory)
+        self._files = Blobs(directory)
+        self._writer = Beside()
         self._fresh: set[str] = set()  # put, not yet named by a commit: collection spares them
 
     @classmethod
@@ -143,14 +145,22 @@ class Journal:
         self.close()
 
     def close(self) -> None:
-        """Close the database and let the next writer in. Twice is once."""
-        self._connection.close()
-        if self._lock is not None:
-            self._lock.release()
+        """Close the database and let the next writer in. Twice is once.
+
+        Raises:
+            JournalError: what was still being written `later` could not be.
+        """
+        try:
+            self._writer.close()
+        finally:
+            self._database.close()
+            if self._lock is not None:
+                self._lock.release()
 
     def discard(self) -> None:
         """Remove the run, and the directory if `create` made it and it is empty; closes it."""
-        self._connection.close()
+        self._writer.close()
+        self._database.close()
         with guarded(self.directory, self._path):
             for path in (*self.directory.glob(f"{DATABASE}*"), self.directory / "run.toml"):
                 path.unlink(missing_ok=True)
@@ -162,6 +172,22 @@ class Journal:
                 self.directory.rmdir()
 
     # -- writing -------------------------------------------------------------------------------
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Do `work`, which writes to this journal, beside the caller; one at a time.
+
+        Whoever uses the journal next waits until it is done, and gets its error. A run that is
+        killed before then goes on from the commit before.
+        """
+        self._writer.do(work)
+
+    def settle(self) -> None:
+        """Return when everything is written.
+
+        Raises:
+            JournalError: what was being written `later` could not be.
+        """
+        self._writer.wait()
 
     def write_text(self, name: str, text: str) -> Path:
         """Replace the file `name` of the run's directory in one rename."""
@@ -308,6 +334,7 @@ class Journal:
 
         See `journal.best`. Call it after the commit that found them.
         """
+        self._writer.wait()
         return replace_best(self.directory, files)
 
     def register(self, clients: Iterable[Client]) -> None:
@@ -416,6 +443,16 @@ class Journal:
     @property
     def _path(self) -> Path:
         return self.directory / DATABASE
+
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        self._writer.wait()
+        return self._database
+
+    @property
+    def _blobs(self) -> Blobs:
+        self._writer.wait()
+        return self._files
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

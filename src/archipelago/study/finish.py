@@ -73,5 +73,5 @@ def _trained(
             fix="lower client.learning_rate, or choose another candidate",
         )
     if journal.commits()[-1].kind != FINISHED:
-        recorder.full(FINISHED, whole(position), {})
+        recorder.full(FINISHED, whole(position))
     return recorder.get(position.champion.digest).numpy()

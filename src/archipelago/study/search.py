@@ -166,7 +166,7 @@ class Study:
             engine.open(Workplace(shards=opened, task=task, device=run.engine.device))
             found = tested(journal, recorder, line, champions)
             state = {**state, "tested": {n: t.to_json() for n, t in found.items()}}
-            recorder.full("tested", state, {})
+            recorder.full("tested", state)
         found = {n: Tested.from_json(t) for n, t in state["tested"].items()}
         events, differences = judged(task, found, journal, Seed(run.seed).child("verdict"))
         yield from events
@@ -186,7 +186,7 @@ class Study:
         ):
             yield Event(kind, data)
         if journal.commits()[-1].kind != FINISHED:
-            recorder.full(FINISHED, state, {})
+            recorder.full(FINISHED, state)
         cleared(cache)
         about = {
             "directory": str(self.directory),
@@ -254,7 +254,7 @@ class Study:
         }
         if name == "search":  # where `extend` goes on from
             state["searched"] = position.to_json()
-        recorder.full("stage", state, {}, events=[("ended", {"phase": name})])
+        recorder.full("stage", state, events=[("ended", {"phase": name})])
         return state
 
     def _check_found(self, name: str, position: Position, journal: Journal) -> None:

@@ -1,0 +1,46 @@
+"""Work in a second thread, one piece at a time: a disk that is flushed keeps nobody waiting."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import get_ident
+
+__all__ = ["Beside"]
+
+
+class Beside:
+    """One thread, started when it is first needed. For one caller."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "journal")
+        self._pending: Future[None] | None = None
+        self._thread: int | None = None  # the second thread's, while it works
+
+    def do(self, work: Callable[[], object]) -> None:
+        """Begin `work` once what is under way has ended."""
+        self.wait()
+        self._pending = self._pool.submit(self._do, work)
+
+    def wait(self) -> None:
+        """Return when nothing is under way; raise what it raised. The work itself never waits."""
+        if self._pending is None or get_ident() == self._thread:
+            return
+        pending = self._pending
+        try:
+            pending.result()
+        finally:
+            if pending.done():  # not where the wait itself was interrupted
+                self._pending = None
+
+    def close(self) -> None:
+        """Wait for the last time."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
+
+    def _do(self, work: Callable[[], object]) -> None:
+        self._thread = get_ident()
+        try:
+            work()
+        finally:
+            self._thread = None
