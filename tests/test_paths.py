@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from archipelago.client import block as blocked
-from archipelago.client.paths import BLOCK, Path, blocks, choose
+from archipelago.client.paths import BLOCK, LEAST, SHARES, Path, choose
 from archipelago.client.training import Assignment, LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
@@ -260,14 +260,18 @@ def test_a_users_own_network_takes_the_plain_loop():
 
 
 def test_blocks_are_a_pure_function_of_the_round():
-    assert blocks(7850, 100) == [13] * 4 + [12] * 4
-    assert blocks(199_210, 20) == [3] * 4 + [2] * 4
-    assert blocks(1_600_000, 20) == [1] * 20
-    assert blocks(10, 1) == [1]
-    assert Path("stacked", "").blocks(1_600_000, 100) == [34, 33, 33]
-    assert Path("stacked", "").blocks(7850, 100) == [100]
-    assert Path("flat", "").blocks(7850, 3) == [1, 1, 1]
-    many = blocks(7850, 10_000)
+    much, little = SHARES * LEAST, SHARES * LEAST - 1
+    dense, stacked = Path("dense", ""), Path("stacked", "")
+    assert dense.blocks(7850, 100, much) == [13] * 4 + [12] * 4
+    assert dense.blocks(7850, 100, little) == [25] * 4
+    assert dense.blocks(199_210, 20, much) == [3] * 4 + [2] * 4
+    assert dense.blocks(199_210, 20, little) == [5] * 4
+    assert dense.blocks(1_600_000, 20, little) == [1] * 20
+    assert dense.blocks(10, 1, little) == [1]
+    assert stacked.blocks(1_600_000, 100, much) == [34, 33, 33]
+    assert stacked.blocks(7850, 100, much) == [100]
+    assert Path("flat", "").blocks(7850, 3, much) == [1, 1, 1]
+    many = dense.blocks(7850, 10_000, much)
     assert sum(many) == 10_000
     assert max(many) <= BLOCK // (4 * 7850)
     assert len(many) % 8 == 0

@@ -12,7 +12,7 @@ from archipelago.client.stacked import stackable
 from archipelago.core.errors import IncompatibleParts
 from archipelago.space.graph import Graph
 
-__all__ = ["BLOCK", "Path", "PathName", "blocks", "choose"]
+__all__ = ["BLOCK", "LEAST", "SHARES", "Path", "PathName", "blocks", "choose"]
 
 PathName = Literal["flat", "dense", "channels-last", "stacked"]
 
@@ -22,8 +22,11 @@ BLOCK = 6 << 20
 STACK = 256 << 20
 """The same on the path for accelerators: what one launch of a kernel serves."""
 
-_SHARES = 8
+SHARES = 8
 """Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round."""
+
+LEAST = 24_000_000
+"""Multiply-accumulates of a block, about two milliseconds, below which half as many blocks do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +43,18 @@ class Path:
     name: PathName
     reason: str
 
-    def blocks(self, size: int, cohort: int) -> list[int]:
-        """Return how many clients each task of a round trains; see `blocks`."""
+    def blocks(self, size: int, cohort: int, work: int) -> list[int]:
+        """Return how many clients each task of a round trains; see `blocks`.
+
+        Args:
+            size: scalars of the model.
+            cohort: clients of the branch in this round, at least one.
+            work: of all of them, multiply-accumulates.
+        """
         match self.name:
             case "dense":
-                return blocks(size, cohort)
+                shares = SHARES if work >= SHARES * LEAST else SHARES // 2
+                return blocks(size, cohort, most=BLOCK, shares=shares)
             case "stacked":
                 return blocks(size, cohort, most=STACK, shares=1)
             case _:
@@ -90,7 +100,7 @@ def choose(wanted: str, graph: Graph | None, task: Any, *, plain: bool) -> Path:
     return Path("flat", "the plain loop")
 
 
-def blocks(size: int, cohort: int, *, most: int = BLOCK, shares: int = _SHARES) -> list[int]:
+def blocks(size: int, cohort: int, *, most: int, shares: int) -> list[int]:
     """Return how many clients each task of a round trains together, largest first.
 
     A pure function of the round, so that the same clients share a block whatever the workers. There

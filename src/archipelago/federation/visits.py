@@ -4,7 +4,6 @@ A *side* is one branch in one round; a *visit* is one client's part in it. All o
 function of the round, so the same visits come about whatever engine runs them.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -104,11 +103,11 @@ class Side:
     losses: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
     others: list[Any] = field(default_factory=list[Any])
 
-    def blocks(self, cohort: int) -> list[int]:
-        """Return how many clients each of its tasks trains."""
+    def blocks(self, work: Sequence[int]) -> list[int]:
+        """Return how many clients each of its tasks trains, given each one's work."""
         if self.path is None:
-            return [1] * cohort
-        return self.path.blocks(self.branch.graph.layout.size, cohort)
+            return [1] * len(work)
+        return self.path.blocks(self.branch.graph.layout.size, len(work), sum(work))
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,7 +301,9 @@ def _devices(federation: Federation) -> Seed:
 
 def grouped(visits: Sequence[Visit]) -> list[list[Visit]]:
     """Return visits in the order of issue, those that one task trains together side by side."""
-    cohorts = Counter(visit.model for visit in visits)
+    work: dict[tuple[int, int], list[int]] = {}
+    for visit in visits:
+        work.setdefault(visit.model, []).append(visit.work)
     sizes: dict[tuple[int, int], Iterator[int]] = {}
     jobs: list[list[Visit]] = []
     open_: dict[tuple[int, int], tuple[list[Visit], int]] = {}
@@ -310,7 +311,7 @@ def grouped(visits: Sequence[Visit]) -> list[list[Visit]]:
         model = visit.model
         job, size = open_.get(model, ([], 0))
         if len(job) == size:
-            sizes.setdefault(model, iter(visit.side.blocks(cohorts[model])))
+            sizes.setdefault(model, iter(visit.side.blocks(work[model])))
             job, size = open_[model] = [], next(sizes[model])
             jobs.append(job)
         job.append(visit)
