@@ -531,7 +531,7 @@ def main() -> None:
         "--only", nargs="*", help="models, or: share overhead memory idle first same gpu"
     )
     parser.add_argument("--repeats", type=int, default=0)
-    parser.add_argument("--write", type=Path, help="append the lines to a file")
+    parser.add_argument("--write", type=Path, help="replace this file by the lines")
     given = parser.parse_args()
     gpu = ["gpu"] if torch.cuda.is_available() else []
     wanted = given.only or [*COHORTS, "share", "overhead", "memory", "idle", "first", "same", *gpu]

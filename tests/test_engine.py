@@ -1,6 +1,8 @@
 """Serial is the reference; processes equal it and survive losses."""
 
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
@@ -75,6 +77,22 @@ class Sleep:
     def __call__(self, context, memory):
         time.sleep(self.seconds)
         return [b"awake"]
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Pages that the system clears for buffers that were there a moment ago."""
+
+    size: int
+
+    def __call__(self, context, memory):
+        counts = []
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            _ = [np.full(self.size // 4, 1, np.uint8) for _ in range(4)]
+            del _
+            counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        return [np.array(counts[-1:], np.int64)]
 
 
 @dataclass(frozen=True)
@@ -313,3 +331,13 @@ def test_workers_leave_when_the_coordinator_is_killed(tmp_path):
     while any(psutil.pid_exists(pid) for pid in workers) and time.monotonic() < ends:
         time.sleep(0.05)
     assert not any(psutil.pid_exists(pid) for pid in workers)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library keeps as it likes")
+def test_a_worker_keeps_the_memory_that_a_step_frees():
+    size = 24 << 20
+    engine = Processes(workers=1).start()
+    engine.open(Place())
+    (result,) = engine.map([Faults(size)])
+    engine.close()
+    assert int(np.frombuffer(result.data, np.int64)[0]) < size // resource.getpagesize() // 10

@@ -16,6 +16,7 @@ import torch
 from archipelago.core.buffers import join
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError, MissingExtra, TaskFailed
+from archipelago.core.memory import keep
 from archipelago.engine.base import Buffer, Result
 
 __all__ = ["Cluster"]
@@ -138,6 +139,7 @@ class _Actor:
 
     def __init__(self) -> None:
         torch.set_num_threads(1)
+        keep()
         self._context: Any = None
         self._memory = _Memory()
 

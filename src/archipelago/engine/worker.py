@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from archipelago.core.buffers import as_bytes, length
+from archipelago.core.memory import keep
 
 __all__ = ["DEPTH", "Shared", "Slot", "map_file", "work"]
 
@@ -94,6 +95,7 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
     gc.freeze()  # a collection would write to every page that the fork server shares with us
     threading.Thread(target=_watch, args=(life,), daemon=True).start()
     torch.set_num_threads(1)
+    keep()
     try:
         replies = [Slot(path) for path in slots]
     except OSError:  # the coordinator died while this one started

@@ -14,7 +14,7 @@ from archipelago.core.update import Update
 from archipelago.engine.base import Result
 from archipelago.federation.check import parted, summed, updated
 from archipelago.federation.federation import Federation
-from archipelago.federation.visits import Visit
+from archipelago.federation.visits import Visit, summing
 from archipelago.wire.frame import unbundle
 
 __all__ = ["Answer", "absent", "answers", "fitted"]
@@ -84,7 +84,9 @@ def _replies(job: Sequence[Visit], result: Result) -> Sequence[memoryview | str]
 def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) -> list[Answer]:
     if isinstance(reply, str):
         raise UpdateRefused("the clients' work failed", got=reply)
-    branch, aggregator = job[0].side.branch, federation.aggregator
+    branch, aggregator = job[0].side.branch, summing(federation, job)
+    if aggregator is None:
+        raise UpdateRefused("a sum of updates, where each one was asked for")
     total, said = summed(
         reply,
         clients=[visit.client for visit in job],

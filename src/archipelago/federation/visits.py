@@ -35,6 +35,7 @@ __all__ = [
     "message",
     "selected",
     "side_of",
+    "summing",
     "task_of",
     "training_of",
 ]
@@ -336,7 +337,7 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
             progress=progress,
             augment=side.augment,
             view=branch.view,
-            aggregator=_summing(federation, job),
+            aggregator=summing(federation, job),
         )
     return Fit(
         client=first.client,
@@ -354,7 +355,7 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
     )
 
 
-def _summing(federation: Federation, job: Sequence[Visit]) -> WeightedMean | None:
+def summing(federation: Federation, job: Sequence[Visit]) -> WeightedMean | None:
     """Return what sums a job's updates where they are computed; None where each one is wanted.
 
     Each one is, where a bound holds for each, where they count differently, and where an average of
