@@ -213,12 +213,9 @@ def test_a_sum_of_a_block_is_the_sum_of_its_updates(weighting):
     assert (mean.finish(one) - mean.finish(two)).abs().max() < 1e-6
 
 
-def said(client, **changes):
-    told = {"client": client, "branch": 0, "round": 1, "examples": 5, "seen": 5, "steps": 1}
-    return {**told, "metrics": {"loss": 0.5}, **changes}
-
-
-SUM = {"clients": [said(3), said(4)], "bytes": [128, 128]}
+COLUMNS = {"client": [3, 4], "examples": [5, 5], "seen": [5, 5], "steps": [1, 1]}
+SUM = {"branch": 0, "round": 1, **COLUMNS, "loss": [0.5, 0.25], "bytes": [128, 128]}
+TWO = np.zeros(2, np.float32)
 
 
 @pytest.mark.parametrize(
@@ -226,13 +223,14 @@ SUM = {"clients": [said(3), said(4)], "bytes": [128, 128]}
     [
         (SUM, np.array([0, np.nan], np.float32), "not finite"),
         (SUM, np.zeros(3, np.float32), "does not fit"),
-        ({**SUM, "clients": [said(3)]}, np.zeros(2, np.float32), "not the sum"),
-        ({**SUM, "clients": [said(4), said(3)]}, np.zeros(2, np.float32), "another client"),
-        ({**SUM, "clients": [said(3), said(4, round=0)]}, np.zeros(2, np.float32), "another round"),
-        ({**SUM, "clients": [said(3), said(4, seen=-1)]}, np.zeros(2, np.float32), "seen"),
-        ({**SUM, "clients": [said(3), 4]}, np.zeros(2, np.float32), "not a table"),
-        ({**SUM, "bytes": [128, 0]}, np.zeros(2, np.float32), "bytes"),
-        ({**SUM, "bytes": 256}, np.zeros(2, np.float32), "not the sum"),
+        ({**SUM, "round": 0}, TWO, "another round"),
+        ({**SUM, "client": [4, 3]}, TWO, "other clients"),
+        ({**SUM, "client": 3}, TWO, "other clients"),
+        ({**SUM, "seen": [5]}, TWO, "seen"),
+        ({**SUM, "steps": [1, -1]}, TWO, "steps"),
+        ({**SUM, "examples": [5, True]}, TWO, "examples"),
+        ({**SUM, "bytes": 256}, TWO, "bytes"),
+        ({**SUM, "loss": [0.5, "low"]}, TWO, "loss"),
     ],
 )
 def test_a_sum_that_was_not_asked_for_is_refused(fields, array, reason):

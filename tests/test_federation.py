@@ -296,7 +296,8 @@ class _Hostile:
 
 
 def test_a_bad_reply_is_recorded_and_the_round_goes_on(shards, federation):
-    hostile = replace(federation, engine=_Hostile(federation.engine))
+    alone = LocalTraining(path="flat")
+    hostile = replace(federation, engine=_Hostile(federation.engine), training=alone)
     done = step(hostile, (branch(shards),), phase="search")
     assert done.branches[0].counted == 1
     assert [row.kind for row in done.rows].count("refused") == 1

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from archipelago.core.buffers import join, length
 from archipelago.core.errors import UpdateRefused
-from archipelago.wire.frame import bundle, pack, unbundle, unpack
+from archipelago.wire.frame import bundle, pack, packed, unbundle, unpack
 
 ARRAYS = st.lists(st.lists(st.floats(width=32), max_size=40), max_size=3)
 
@@ -66,6 +66,15 @@ def test_a_frame_over_the_limit_is_refused_before_it_is_read():
 def test_objects_cannot_be_framed():
     with pytest.raises(UpdateRefused, match="cannot be framed"):
         pack("x", {}, [np.array([object()])])
+
+
+def test_the_size_of_a_frame_is_known_without_making_it():
+    numbers = (0, 7, -12, 123456789012345, 0.1, 1e-30, 2.0, 1 / 3, np.pi * 1e17)
+    several = [{"client": n, "metrics": {"loss": x}} for n in (1, 22, 333) for x in numbers]
+    arrays = [np.zeros(5, np.float32), np.zeros((2, 3))]
+    made = [len(join(pack("update", fields, arrays))) for fields in several]
+    assert packed("update", several, arrays) == made
+    assert len(set(made)) > 1
 
 
 def test_a_bundle_returns_each_message_or_its_reason():

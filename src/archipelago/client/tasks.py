@@ -157,17 +157,26 @@ class FitBlock:
         ]
         flat = model.flat.expand(len(block), -1).clone()
         done = self.training.fit_block(model, context.place.task, flat, block)
+        examples = [asked.examples for asked in block]
         told = [
-            _told(self, client, asked.examples, fitted)
-            for client, asked, fitted in zip(self.clients, block, done, strict=True)
+            _told(self, client, count, fitted)
+            for client, count, fitted in zip(self.clients, examples, done, strict=True)
         ]
         if self.aggregator is not None:
-            examples = [asked.examples for asked in block]
             total = self.aggregator.gather(flat, model.flat, examples).total.cpu()
             if torch.dot(total, total).isfinite():  # as the server measures it
                 arrays = [total.numpy()]
-                sizes = [packed("update", one, arrays) for one in told]
-                return [pack("sum", {"clients": told, "bytes": sizes}, arrays)]
+                fields = {
+                    "branch": self.branch,
+                    "round": self.round,
+                    "client": self.clients,
+                    "examples": examples,
+                    "seen": [fitted.examples for fitted in done],
+                    "steps": [fitted.steps for fitted in done],
+                    "loss": [fitted.loss for fitted in done],
+                    "bytes": packed("update", told, arrays),
+                }
+                return [pack("sum", fields, arrays)]
         deltas = flat.sub_(model.flat).cpu().numpy()
         return [pack("update", one, [delta]) for one, delta in zip(told, deltas, strict=True)]
 

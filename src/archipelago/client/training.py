@@ -196,13 +196,14 @@ class LocalTraining:
         """
         graph, rate = model.graph, self.rate(block[0].progress)
         assert graph is not None  # noqa: S101 - `choose` lets no other network come here
+        counts = [asked.examples for asked in block]
         orders = [
             [
                 rows
                 for epoch in range(asked.epochs)
-                for rows in _order(asked.examples, self.batch, asked.seed.child("epoch", epoch))
+                for rows in _order(count, self.batch, asked.seed.child("epoch", epoch))
             ]
-            for asked in block
+            for asked, count in zip(block, counts, strict=True)
         ]
         begin = (
             dense(graph, task, rate)
@@ -210,7 +211,7 @@ class LocalTraining:
             else stacked(model, task, rate)
         )
         totals = descend(begin, flat, [(asked.x, asked.y) for asked in block], orders)
-        seen = [asked.examples * asked.epochs for asked in block]
+        seen = [count * asked.epochs for asked, count in zip(block, counts, strict=True)]
         return [
             Fitted(steps=len(own), examples=rows, loss=total / max(rows, 1))
             for own, rows, total in zip(orders, seen, totals, strict=True)

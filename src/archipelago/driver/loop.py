@@ -151,7 +151,7 @@ def explore(
     position: Position,
     state: Callable[[Position], Mapping[str, Any]],
 ) -> Iterator[tuple[Position, Step]]:
-    """Run a stage from `position` to its end, yielding after every committed round.
+    """Run a stage from `position` to its end, yielding after every round, its commit handed over.
 
     Args:
         stage: what to run.

@@ -1,9 +1,8 @@
 """Nothing that a client sent counts before it has passed here."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,23 +14,22 @@ from archipelago.wire.frame import Frame, unpack
 __all__ = ["Said", "parted", "scored", "summed", "updated"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What a client says beside its update.
+class Said(NamedTuple):
+    """What a client says beside an update that came in a sum.
 
     Attributes:
         examples: training rows behind it.
-        steps: local gradient steps taken.
         seen: rows over all epochs.
-        metrics: local scalars.
-        nbytes: of the frame that it would have sent, where only a sum of updates came.
+        steps: local gradient steps taken.
+        loss: mean training loss.
+        nbytes: of the frame that it would have sent.
     """
 
     examples: int
-    steps: int
     seen: int
-    metrics: Mapping[str, float]
-    nbytes: int = 0
+    steps: int
+    loss: float
+    nbytes: int
 
 
 def parted(data: memoryview, scalars: int) -> tuple[memoryview, torch.Tensor]:
@@ -95,7 +93,7 @@ def updated(
             else f"a reply must hold the update and {', '.join(wanted)}",
             got=len(frame.arrays),
         )
-    delta, said = _array(frame, 0, "<f4", (size,)), _said(fields)
+    delta = _array(frame, 0, "<f4", (size,))
     further = {
         name: _array(frame, index, "<f4", (wanted[name],)) for index, name in enumerate(wanted, 1)
     }
@@ -110,16 +108,17 @@ def updated(
         )
     if norm and length > norm:
         raise UpdateRefused("the update is longer than the bound", got=f"{length:.4g} > {norm:g}")
+    examples, steps = _count(fields, "examples"), _count(fields, "steps")
     update = Update(
         client=client,
         delta=_tensor(delta),
-        examples=said.examples,
-        steps=said.steps,
-        effort=_effort(fields, said.steps),
-        metrics=said.metrics,
+        examples=examples,
+        steps=steps,
+        effort=_effort(fields, steps),
+        metrics=_metrics(fields),
         extras={name: _tensor(array) for name, array in further.items()},
     )
-    return update, said.seen
+    return update, _count(fields, "seen")
 
 
 def summed(
@@ -134,20 +133,20 @@ def summed(
         UpdateRefused: says which check failed.
     """
     frame = unpack(data, limit=4 * size + 65_536 + 1_024 * len(clients))
-    told, sizes = (_many(frame.fields.get(name), len(clients)) for name in ("clients", "bytes"))
-    if frame.kind != "sum" or told is None or sizes is None:
-        raise UpdateRefused("not the sum of the updates that were asked for", got=frame.kind)
+    fields = _expected(frame, "sum", branch=branch, round=round)
+    if fields.get("client") != list(clients):
+        raise UpdateRefused("the sum of other clients' updates", got=str(fields.get("client"))[:80])
     if len(frame.arrays) != 1:
-        raise UpdateRefused("a sum must hold exactly one array", got=len(frame.arrays))
+        raise UpdateRefused("a reply must hold exactly one array", got=len(frame.arrays))
     total = _array(frame, 0, "<f4", (size,))
     if not math.isfinite(_length(total)):
         raise UpdateRefused("a sum of updates holds numbers that are not finite")
-    said: list[Said] = []
-    for client, fields, nbytes in zip(clients, told, sizes, strict=True):
-        if not isinstance(fields, dict):
-            raise UpdateRefused("a client's part of a sum is not a table", got=str(fields)[:80])
-        _asked(fields, client=client, branch=branch, round=round)
-        said.append(_said(fields, _count({"bytes": nbytes}, "bytes")))  # pyright: ignore[reportUnknownArgumentType]
+    examples, seen, steps, nbytes = (
+        _column(fields, name, len(clients), _whole)
+        for name in ("examples", "seen", "steps", "bytes")
+    )
+    loss = _column(fields, "loss", len(clients), _number)
+    said = [Said(*row) for row in zip(examples, seen, steps, loss, nbytes, strict=True)]
     return _tensor(total), said
 
 
@@ -181,20 +180,6 @@ def _asked(fields: Mapping[str, Any], **asked: int) -> None:
             )
 
 
-def _many(values: Any, count: int) -> list[Any] | None:
-    return values if isinstance(values, list) and len(values) == count else None  # pyright: ignore[reportUnknownArgumentType]
-
-
-def _said(fields: Mapping[str, Any], nbytes: int = 0) -> Said:
-    return Said(
-        examples=_count(fields, "examples"),
-        steps=_count(fields, "steps"),
-        seen=_count(fields, "seen"),
-        metrics=_metrics(fields),
-        nbytes=nbytes,
-    )
-
-
 def _length(array: np.ndarray) -> float:
     return math.sqrt(float(np.vdot(array, array)))  # NaN and infinity go through, to be refused
 
@@ -212,9 +197,24 @@ def _array(frame: Frame, index: int, dtype: str, shape: tuple[int, ...]) -> np.n
 
 def _count(fields: Mapping[str, Any], name: str) -> int:
     value = fields.get(name)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 40:
+    if value is None or not _whole(value):
         raise UpdateRefused(f"{name} must be a positive whole number", got=value)
     return value
+
+
+def _column(fields: Mapping[str, Any], name: str, count: int, fits: Callable[[Any], bool]) -> Any:
+    values = fields.get(name)
+    if not isinstance(values, list) or len(values) != count or not all(map(fits, values)):  # pyright: ignore[reportUnknownArgumentType]
+        raise UpdateRefused(f"a sum's {name} must be numbers, one a client", got=str(values)[:80])
+    return values  # pyright: ignore[reportUnknownVariableType]
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 40
+
+
+def _number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _effort(fields: Mapping[str, Any], steps: int) -> float:

@@ -101,7 +101,7 @@ def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) 
             nbytes=one.nbytes,
             seen=one.seen,
             examples=one.examples,
-            loss=one.metrics.get("loss", nan),
+            loss=one.loss,
         )
         for visit, one in zip(job, said, strict=True)
     ]

@@ -196,8 +196,8 @@ def ending(federation: Federation, side: Side, phase: str) -> list[Visit]:
     branch, cohort = side.branch, federation.cohort
     seed = _stream(federation, branch, phase)
     chosen = selected(federation, branch, phase)
-    work = [_work(federation, side, client) for client in chosen]
-    fates = _fates(federation, side, chosen, seed.child("fate"), branch.clock)
+    work = _work(federation, side, chosen)
+    fates = _fates(federation, side, work, seed.child("fate"), branch.clock)
     side.then = replace(branch, clock=branch.clock + cohort.lasts(fates))
     keeps = isinstance(side.training, Keeping)
     return [
@@ -208,7 +208,7 @@ def ending(federation: Federation, side: Side, phase: str) -> list[Visit]:
             macs * max(fate.epochs, 1),
             kept_of(federation, branch, client) if keeps else None,
         )
-        for client, macs, fate in zip(chosen, work, fates, strict=True)
+        for (client, macs), fate in zip(work.items(), fates, strict=True)
     ]
 
 
@@ -223,7 +223,7 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
         if busy:
             select, fate = select.child(order), fate.child(order)
         chosen = cohort.draw(branch.cohort, count, select, devices=devices, now=now, busy=busy)
-        fates = _fates(federation, side, chosen, fate, now)
+        fates = _fates(federation, side, _work(federation, side, chosen), fate, now)
         return [
             Flight(
                 due=now + fate.seconds,
@@ -254,6 +254,7 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
         handle = federation.engine.share(_shared(federation, began, side.terms))
         side.others.append(handle)
         sides[version] = replace(side, branch=began, handle=handle)
+    work = _work(federation, side, [flight.client for flight in ended])
     still = {flight.version for flight in flights}
     side.then = replace(
         branch,
@@ -266,7 +267,7 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
             sides[flight.version],
             flight.client,
             topology.fate(flight, branch.round - flight.version),
-            _work(federation, side, flight.client) * max(flight.epochs, 1),
+            work[flight.client] * max(flight.epochs, 1),
             scale=topology.scale(branch.round - flight.version),
         )
         for flight in ended
@@ -274,11 +275,11 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
 
 
 def _fates(
-    federation: Federation, side: Side, chosen: Sequence[int], seed: Seed, now: float
+    federation: Federation, side: Side, work: Mapping[int, int], seed: Seed, now: float
 ) -> tuple[Fate, ...]:
     return federation.cohort.fates(
-        chosen,
-        [_work(federation, side, client) for client in chosen],
+        tuple(work),
+        tuple(work.values()),
         2 * side.handle.size,
         side.training.epochs,
         speeds=_devices(federation),
@@ -287,9 +288,11 @@ def _fates(
     )
 
 
-def _work(federation: Federation, side: Side, client: int) -> int:
+def _work(federation: Federation, side: Side, clients: Sequence[int]) -> dict[int, int]:
+    """Return the multiply-accumulates of one epoch of each client."""
     passes = 3 * side.terms.passes * side.branch.graph.macs
-    return round(passes * int(federation.train_rows[client]))
+    rows = federation.train_rows[list(clients)].tolist()
+    return {client: round(passes * own) for client, own in zip(clients, rows, strict=True)}
 
 
 def _stream(federation: Federation, branch: Branch, phase: str) -> Seed:

@@ -77,10 +77,20 @@ def pack(
     return pieces
 
 
-def packed(kind: str, fields: Mapping[str, Any], arrays: Sequence[np.ndarray] = ()) -> int:
-    """Return how many bytes `pack` would give."""
-    header = _padded(_HEAD.size + len(_described(kind, fields, arrays)))
-    return header + sum(_padded(array.nbytes) for array in arrays)
+def packed(
+    kind: str, several: Sequence[Mapping[str, Any]], arrays: Sequence[np.ndarray] = ()
+) -> list[int]:
+    """Return how many bytes `pack` would give for each of several `fields`.
+
+    Args:
+        kind: what the messages are.
+        several: fields that differ in numbers only.
+        arrays: each one's, or others of their shapes.
+    """
+    digits = [_digits(fields) for fields in several]
+    header = _HEAD.size + len(_described(kind, several[0], arrays)) - digits[0]
+    body = sum(_padded(array.nbytes) for array in arrays)
+    return [_padded(header + count) + body for count in digits]
 
 
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
@@ -184,6 +194,13 @@ def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int,
         if dtype not in _DTYPES:
             raise UpdateRefused("a frame holds an array of a type not allowed", got=dtype)
     return kind, fields, described
+
+
+def _digits(value: Any) -> int:
+    """Return the length of the numbers in `value` as JSON writes them."""
+    if isinstance(value, dict):
+        return sum(map(_digits, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+    return len(repr(value))
 
 
 def _name(array: np.ndarray) -> str:
