@@ -98,8 +98,8 @@ def place(clients: int, *, spread: float = 1.0, **options: Any) -> Iterator[Plac
         engine = Processes(workers=2).start()
         engine.open(Workplace(shards=shards, task=shards.signature.task))
         with Journal.create(Path(folder) / "run", meta={}) as journal, closing(engine):
-            rows = shards.train_rows.tolist()
-            journal.register(Client(c, shards.name(c), rows[c]) for c in range(clients))
+            rows = shards.train_rows
+            journal.register(Client(c, shards.name(c), int(rows[c])) for c in range(clients))
             federation = Federation(
                 engine=engine,
                 task=shards.signature.task,
