@@ -320,6 +320,20 @@ def test_an_error_of_what_is_written_later_reaches_whoever_comes_next(journal, u
         assert [commit.kind for commit in reader.commits()] == ["round"]
 
 
+def test_an_error_outlives_a_wait_that_is_interrupted(journal):
+    def work():
+        time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+        raise JournalError("the disk is full")
+
+    journal.later(work)
+    with pytest.raises(KeyboardInterrupt):
+        journal.cost()
+    with pytest.raises(JournalError, match="the disk is full"):
+        journal.close()
+
+
 def test_write_text_replaces_a_file(journal):
     journal.write_text("run.toml", "a")
     assert journal.write_text("run.toml", "b").read_text() == "b"

@@ -69,8 +69,22 @@ def test_objects_cannot_be_framed():
 
 
 def test_the_size_of_a_frame_is_known_without_making_it():
-    numbers = (0, 7, -12, 123456789012345, 0.1, 1e-30, 2.0, 1 / 3, np.pi * 1e17)
-    several = [{"client": n, "metrics": {"loss": x}} for n in (1, 22, 333) for x in numbers]
+    numbers = (
+        0,
+        7,
+        -12,
+        123456789012345,
+        0.1,
+        1e-30,
+        2.0,
+        1 / 3,
+        np.pi * 1e17,
+        np.inf,
+        -np.inf,
+        np.nan,
+    )
+    clients = (10**n for n in range(64))  # every place of the padding
+    several = [{"client": n, "metrics": {"loss": x}} for n in clients for x in numbers]
     arrays = [np.zeros(5, np.float32), np.zeros((2, 3))]
     made = [len(join(pack("update", fields, arrays))) for fields in several]
     assert packed("update", several, arrays) == made

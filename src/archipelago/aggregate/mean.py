@@ -64,13 +64,15 @@ class WeightedMean:
         folding.weight += weight
         folding.count += 1
 
-    def gather(self, models: Tensor, base: Tensor, examples: Sequence[int]) -> Folding:
-        """Return the sum over a block of clients' models, `[clients, size]`, that began at `base`.
+    def gather(self, deltas: Tensor, examples: Sequence[int]) -> Folding:
+        """Return the sum of a block of clients' changes, `[clients, size]`: as if each were folded.
 
-        The same as folding each one's change, to rounding, without ever storing a change.
+        Args:
+            deltas: one a client.
+            examples: each client's training rows.
         """
         weights = [self.weight(rows) for rows in examples]
-        total = torch.mv(models.mT, models.new_tensor(weights)).sub_(base, alpha=sum(weights))
+        total = torch.mv(deltas.mT, deltas.new_tensor(weights))
         return Folding(total, sum(weights), len(weights))
 
     def join(self, folding: Folding, other: Folding) -> None:

@@ -23,10 +23,16 @@ STACK = 256 << 20
 """The same on the path for accelerators: what one launch of a kernel serves."""
 
 SHARES = 8
-"""Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round."""
+"""Blocks that a cohort makes at least, so that a few workers stay busy to the end of a round.
+
+Half as many, where there is little work: see `LEAST`.
+"""
 
 LEAST = 24_000_000
-"""Multiply-accumulates of a block, about two milliseconds, below which half as many blocks do."""
+"""Multiply-accumulates of a block, about two milliseconds, below which half as many blocks do.
+
+Calls then cost more than arithmetic; more than four workers would have been little use.
+"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -162,23 +162,26 @@ class FitBlock:
             _told(self, client, count, fitted)
             for client, count, fitted in zip(self.clients, examples, done, strict=True)
         ]
+        # Before they are summed: what a client does not change adds exactly nothing.
+        deltas = flat.sub_(model.flat)
         if self.aggregator is not None:
-            total = self.aggregator.gather(flat, model.flat, examples).total.cpu()
-            if torch.dot(total, total).isfinite():  # as the server measures it
-                arrays = [total.numpy()]
+            total = self.aggregator.gather(deltas, examples).total.cpu().numpy()
+            if np.isfinite(np.vdot(total, total)):  # as the server measures it
+                columns = {
+                    name: [one[name] for one in told] for name in ("client", "examples", "seen")
+                }
                 fields = {
                     "branch": self.branch,
                     "round": self.round,
-                    "client": self.clients,
-                    "examples": examples,
-                    "seen": [fitted.examples for fitted in done],
-                    "steps": [fitted.steps for fitted in done],
+                    **columns,
                     "loss": [fitted.loss for fitted in done],
-                    "bytes": packed("update", told, arrays),
+                    "bytes": packed("update", told, [total]),
                 }
-                return [pack("sum", fields, arrays)]
-        deltas = flat.sub_(model.flat).cpu().numpy()
-        return [pack("update", one, [delta]) for one, delta in zip(told, deltas, strict=True)]
+                return [pack("sum", fields, [total])]
+        return [
+            pack("update", one, [delta])
+            for one, delta in zip(told, deltas.cpu().numpy(), strict=True)
+        ]
 
     def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:
         fit = Fit(

@@ -196,7 +196,7 @@ class LocalTraining:
         """
         graph, rate = model.graph, self.rate(block[0].progress)
         assert graph is not None  # noqa: S101 - `choose` lets no other network come here
-        counts = [asked.examples for asked in block]
+        counts = [asked.examples for asked in block]  # a tensor's length is slow to ask for
         orders = [
             [
                 rows

@@ -6,21 +6,22 @@ from contextlib import suppress
 __all__ = ["keep", "trim"]
 
 KEPT = 256 << 20
-"""Bytes of freed memory that a process keeps at most."""
+"""Bytes of freed memory that a process keeps at the end of its heap at most."""
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MOST = -1, -3, 32 << 20  # of malloc.h, and its largest
 
 
 def keep() -> None:
-    """Keep freed memory, up to `KEPT`; nothing where it cannot (not glibc).
+    """Keep freed memory, see `KEPT`; nothing where it cannot (not glibc).
 
     Every step of training allocates the same buffers. By its own rule the C library gives large
     ones back after each, and the system clears every page of them before the next.
     """
     with suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
-        library.mallopt(_MMAP_THRESHOLD, _MMAP_MOST)
-        library.mallopt(_TRIM_THRESHOLD, KEPT)
+        # Either of them switches the library's own rule off: the second alone would do harm.
+        if library.mallopt(_MMAP_THRESHOLD, _MMAP_MOST):
+            library.mallopt(_TRIM_THRESHOLD, KEPT)
 
 
 def trim() -> None:

@@ -55,6 +55,8 @@ class Processes:
     def start(self) -> "_Pool":
         """Return an engine; `open` it before use. What its workers need is imported meanwhile.
 
+        They see the environment variables of the first `start`.
+
         Raises:
             ConfigError: torch sees no such device here.
         """

@@ -20,14 +20,12 @@ class Said(NamedTuple):
     Attributes:
         examples: training rows behind it.
         seen: rows over all epochs.
-        steps: local gradient steps taken.
         loss: mean training loss.
         nbytes: of the frame that it would have sent.
     """
 
     examples: int
     seen: int
-    steps: int
     loss: float
     nbytes: int
 
@@ -141,12 +139,11 @@ def summed(
     total = _array(frame, 0, "<f4", (size,))
     if not math.isfinite(_length(total)):
         raise UpdateRefused("a sum of updates holds numbers that are not finite")
-    examples, seen, steps, nbytes = (
-        _column(fields, name, len(clients), _whole)
-        for name in ("examples", "seen", "steps", "bytes")
+    examples, seen, nbytes = (
+        _column(fields, name, len(clients), _whole) for name in ("examples", "seen", "bytes")
     )
     loss = _column(fields, "loss", len(clients), _number)
-    said = [Said(*row) for row in zip(examples, seen, steps, loss, nbytes, strict=True)]
+    said = [Said(*row) for row in zip(examples, seen, loss, nbytes, strict=True)]
     return _tensor(total), said
 
 
@@ -166,18 +163,14 @@ def scored(data: memoryview, *, client: int, branch: int, round: int, size: int)
 def _expected(frame: Frame, kind: str, **asked: int) -> Mapping[str, Any]:
     if frame.kind != kind:
         raise UpdateRefused("a reply of the wrong kind", got=frame.kind, fix=f"expected {kind!r}")
-    _asked(frame.fields, **asked)
-    return frame.fields
-
-
-def _asked(fields: Mapping[str, Any], **asked: int) -> None:
     for name, value in asked.items():
-        if fields.get(name) != value:
+        if frame.fields.get(name) != value:
             raise UpdateRefused(
                 f"the reply names another {name}",
-                got=fields.get(name),
+                got=frame.fields.get(name),
                 fix=f"this one was asked for {value}",
             )
+    return frame.fields
 
 
 def _length(array: np.ndarray) -> float:

@@ -1,7 +1,7 @@
 """Work in a second thread, one piece at a time: a disk that is flushed keeps nobody waiting."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import get_ident
 
 __all__ = ["Beside"]
@@ -24,12 +24,9 @@ class Beside:
         """Return when nothing is under way; raise what it raised. The work itself never waits."""
         if self._pending is None or get_ident() == self._thread:
             return
-        pending = self._pending
-        try:
-            pending.result()
-        finally:
-            if pending.done():  # not where the wait itself was interrupted
-                self._pending = None
+        wait([self._pending])  # where this is interrupted it stays pending, with its error
+        pending, self._pending = self._pending, None
+        pending.result()
 
     def close(self) -> None:
         """Wait for the last time."""

@@ -5,7 +5,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
@@ -159,7 +159,8 @@ class Journal:
 
     def discard(self) -> None:
         """Remove the run, and the directory if `create` made it and it is empty; closes it."""
-        self._writer.close()
+        with suppress(JournalError):  # of what is removed
+            self._writer.close()
         self._database.close()
         with guarded(self.directory, self._path):
             for path in (*self.directory.glob(f"{DATABASE}*"), self.directory / "run.toml"):
@@ -176,8 +177,9 @@ class Journal:
     def later(self, work: Callable[[], object]) -> None:
         """Do `work`, which writes to this journal, beside the caller; one at a time.
 
-        Whoever uses the journal next waits until it is done, and gets its error. A run that is
-        killed before then goes on from the commit before.
+        Whoever uses the journal next waits until it is done, and gets its error; an iterator that
+        was taken before does not wait. A run that is killed before then goes on from the commit
+        before. A journal is for one thread of the caller's.
         """
         self._writer.do(work)
 

@@ -93,9 +93,9 @@ def connect(directory: Path, *, write: bool) -> sqlite3.Connection:
     if not write and not os.access(directory, os.W_OK):
         mode = "ro&immutable=1"  # a reader of WAL needs to create -shm, unless nobody writes
     uri = f"{path.absolute().as_uri()}?mode={mode}"
-    # One thread at a time, but not always the same one.
+    # A writer's second thread takes turns with the first; see `Journal.later`.
     connection = sqlite3.connect(
-        uri, uri=True, isolation_level=None, timeout=30, check_same_thread=False
+        uri, uri=True, isolation_level=None, timeout=30, check_same_thread=not write
     )
     try:
         _check(connection, path, thorough=write)

@@ -16,7 +16,7 @@ checks every length before it looks at a byte behind it.
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from struct import Struct
 from typing import Any
 
@@ -200,7 +200,7 @@ def _digits(value: Any) -> int:
     """Return the length of the numbers in `value` as JSON writes them."""
     if isinstance(value, dict):
         return sum(map(_digits, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-    return len(repr(value))
+    return len(repr(value)) if isfinite(value) else len(json.dumps(value))
 
 
 def _name(array: np.ndarray) -> str:
