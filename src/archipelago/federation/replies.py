@@ -50,14 +50,14 @@ def answers(federation: Federation, job: Sequence[Visit], result: Result) -> Ite
     """Yield each visit's answer. What it holds may be a view of `result`."""
     check = federation.clock.of("check")
     try:
-        replies = _replies(job, result)
-        if len(replies) < len(job):
-            with check:
-                summary = _sum(federation, job, replies[0])
-            yield from summary
-            return
+        with check:
+            replies = _replies(job, result)
+            together = _sum(federation, job, replies[0]) if len(replies) < len(job) else None
     except UpdateRefused as refusal:
         yield from (Answer(visit=visit, refused=refusal) for visit in job)
+        return
+    if together is not None:
+        yield from together
         return
     for visit, reply in zip(job, replies, strict=True):
         with check:
