@@ -142,6 +142,16 @@ def test_the_first_replies_close_an_over_selected_round():
     assert [(f.seconds, f.note) for f in late] == [(ranked[9], "not needed, reply dropped")] * 3
 
 
+@pytest.mark.parametrize("over", [1.0, 1.5])
+def test_equal_work_has_an_equal_fate_where_nothing_is_drawn(over):
+    clients, work = list(range(6)), [3e9, 1e9, 2e9, 1e9, 9e9, 9e9]
+    certain = Cohort(over=over, deadline=5.0, late="partial")
+    drawn = replace(certain, dropout=1e-12)  # looks at every client, and drops none
+    told = [c.fates(clients, work, 10, 3, speeds=SEED, seed=SEED) for c in (certain, drawn)]
+    assert told[0] == told[1]
+    assert len({fate.epochs for fate in told[0]}) > 2
+
+
 def test_how_long_a_round_lasts():
     on, off = Fate(epochs=1, seconds=30.0), Fate(epochs=0, seconds=80.0)
     assert Cohort().lasts([on, on]) == 30.0

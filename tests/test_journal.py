@@ -15,6 +15,7 @@ from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import VARIABLE
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.trial import Outcome
+from archipelago.journal import beside
 from archipelago.journal.fitness import fitness
 from archipelago.journal.journal import Journal
 from archipelago.journal.registry import Client
@@ -302,6 +303,13 @@ def test_what_is_written_later_is_there_for_whoever_looks_next(journal):
     for turn in range(1, 20):
         journal.later(lambda turn=turn: journal.commit("round", meter=[row(turn)]))
     assert [r.round for r in journal.meter()] == list(range(20))
+
+
+def test_what_somebody_waits_for_begins_at_once(journal, monkeypatch):
+    monkeypatch.setattr(beside, "PAUSE", 3_600.0)
+    for turn in range(2):
+        journal.later(lambda turn=turn: journal.commit("round", meter=[row(turn)]))
+    assert [r.round for r in journal.meter()] == [0, 1]
 
 
 @pytest.mark.parametrize("use", ["cost", "later", "put", "close"])

@@ -200,6 +200,14 @@ class Cohort:
         if slow:
             drawn = seed.child("stragglers").numpy().choice(len(chosen), slow, replace=False)
             straggling = {chosen[index] for index in drawn}
+        if self.availability == "always" and not (slow or self.dropout or self.spread):
+            alike = {  # nothing is drawn: work says it all
+                macs: self._fate(
+                    chosen[0], macs, traffic, epochs, straggles=False, speeds=speeds, own=seed
+                )
+                for macs in set(work)
+            }
+            return self._closed(tuple(alike[macs] for macs in work))
         stays = (
             left(np.array(chosen, np.int64), now, speeds)
             if self.availability == "diurnal"

@@ -2,9 +2,13 @@
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import get_ident
+from threading import Event, get_ident
 
 __all__ = ["Beside"]
+
+PAUSE = 0.002
+"""Seconds before a piece begins, unless somebody waits for it: the caller has a next round to send
+out first, and two threads of one interpreter hinder each other."""
 
 
 class Beside:
@@ -13,17 +17,20 @@ class Beside:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, "journal")
         self._pending: Future[None] | None = None
+        self._wanted = Event()
         self._thread: int | None = None  # the second thread's, while it works
 
     def do(self, work: Callable[[], object]) -> None:
         """Begin `work` once what is under way has ended."""
         self.wait()
+        self._wanted.clear()
         self._pending = self._pool.submit(self._do, work)
 
     def wait(self) -> None:
         """Return when nothing is under way; raise what it raised. The work itself never waits."""
         if self._pending is None or get_ident() == self._thread:
             return
+        self._wanted.set()
         wait([self._pending])  # where this is interrupted it stays pending, with its error
         pending, self._pending = self._pending, None
         pending.result()
@@ -36,6 +43,7 @@ class Beside:
             self._pool.shutdown()
 
     def _do(self, work: Callable[[], object]) -> None:
+        self._wanted.wait(PAUSE)
         self._thread = get_ident()
         try:
             work()
