@@ -51,6 +51,37 @@ def shards(tmp_path_factory):
     )
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 2), (3,)])
+def test_several_clients_rows_are_each_one_s_own(tmp_path, shape):
+    rng = np.random.default_rng(1)
+    owner = np.arange(40) % 3
+    stored = Shards.write(  # as images are: integers, and what turns each channel into inputs
+        tmp_path / "shards",
+        signature=Signature(modality="image", shape=shape, task=TASK),
+        names=["a", "b", "c"],
+        held_out=(),
+        x=rng.integers(0, 255, (40, *shape), dtype=np.uint8),
+        y=rng.integers(0, 3, 40),
+        spans=[
+            (np.flatnonzero(owner == k)[2:], np.flatnonzero(owner == k)[:2], []) for k in range(3)
+        ],
+        affine=([0.1, 0.2, 0.5], [-1.0, 0.0, 2.0]),
+    )
+    clients = [2, 0]
+    several = stored.several(clients)
+    assert several.counts == [len(stored.train(client)[1]) for client in clients]
+    assert several.size == stored.train(0)[0][:1].nbytes
+    rows = np.array([[[0, 5], [9, 9]], [[3, 1], [10, 0]]])
+    for which in ([0, 1], [1, 0], [1]):
+        wanted = rows[: len(which)]
+        x, y = several.take(np.array(which), wanted)
+        assert x.shape == (len(which), 2, 2, *shape)
+        for place, picked, own_x, own_y in zip(which, wanted, x, y, strict=True):
+            whole_x, whole_y = stored.train(clients[place])
+            assert torch.equal(own_x, whole_x[picked])
+            assert torch.equal(own_y, whole_y[picked])
+
+
 @dataclass(frozen=True)
 class Torn:
     """One client's rows cannot be read."""

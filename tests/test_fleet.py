@@ -81,6 +81,19 @@ def test_a_client_s_rows_are_its_home_s_and_always_the_same(shards):
     assert all(tuple(row.tolist()) in rows for row in x)
 
 
+def test_several_clients_rows_are_each_one_s_own(shards):
+    clients = [123_456, 7, 999_999, 7]
+    several = shards.several(clients)
+    assert several.counts == [shards.train_rows[client] for client in clients]
+    which = np.array([2, 0, 1])
+    rows = np.array([[[several.counts[place] - 1, 0], [0, 0]] for place in which])
+    x, y = several.take(which, rows)
+    for place, picked, own_x, own_y in zip(which, rows, x, y, strict=True):
+        whole_x, whole_y = shards.train(clients[place])
+        assert torch.equal(own_x, whole_x[picked])
+        assert torch.equal(own_y, whole_y[picked])
+
+
 def test_the_panel_validates_and_tests_on_rows_that_nobody_trains_on(shards):
     assert len(shards.scoring) == 8
     assert set(np.flatnonzero(shards.validation_rows)) == set(shards.scoring)

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from archipelago.client import block as blocked
+from archipelago.client.block import Held
 from archipelago.client.paths import BLOCK, LEAST, SHARES, Path, choose
-from archipelago.client.training import Assignment, LocalTraining
+from archipelago.client.training import Assignment, Block, LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -90,10 +91,7 @@ def trained(graph, task, x, y, training, *, seed=ONE, epochs=2):
 
 
 def block(data, seeds, passes):
-    return [
-        Assignment(x=x, y=y, seed=seed, progress=0, epochs=epochs)
-        for (x, y), seed, epochs in zip(data, seeds, passes, strict=True)
-    ]
+    return Block(rows=Held(data), seeds=seeds, epochs=passes, progress=0)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=["classes", "weighted", "labels", "number"])
@@ -144,6 +142,24 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
         assert (alone - flat[client]).abs().max() < TOLERANCE
         assert (one.steps, one.examples) == (done[client].steps, done[client].examples)
         assert done[client].loss == pytest.approx(one.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch", [0, 4])
+def test_a_client_without_rows_learns_nothing_and_disturbs_nobody(batch):
+    graph, task = residual(), TASKS[0]
+    full = [rows(graph, count, task, count) for count in (3, 9)]
+    empty = (torch.zeros(0, *graph.input_shape), torch.zeros(0, dtype=torch.int64))
+    seeds = [Seed(9).child(client) for client in range(3)]
+    training, start = LocalTraining(batch=batch, learning_rate=0.2), initialise(graph, Seed(3))
+    asked = block([full[0], empty, full[1]], seeds, [2, 3, 1])
+    flat = start.expand(3, -1).clone()
+    done = training.fit_block(Model.of_graph(graph), task, flat, asked)
+    assert torch.equal(flat[1], start)
+    assert (done[1].steps, done[1].examples, done[1].loss) == (0, 0, 0.0)
+    two = start.expand(2, -1).clone()
+    asked = block(full, [seeds[0], seeds[2]], [2, 1])
+    assert training.fit_block(Model.of_graph(graph), task, two, asked) == [done[0], done[2]]
+    assert (two - flat[[0, 2]]).abs().max() < TOLERANCE
 
 
 def normed():

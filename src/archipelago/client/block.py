@@ -7,12 +7,13 @@ others (`client/stacked.py`).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Begin", "Schedule", "Step", "descend"]
+__all__ = ["Begin", "Held", "Rows", "Schedule", "Step", "descend"]
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """One step of SGD of every model of a block.
@@ -28,6 +29,66 @@ LAID = 8 << 20
 """Bytes of rows that are laid out at a time."""
 
 
+class Rows(Protocol):
+    """Several clients' rows, each numbered from 0; nothing is read before it is asked for."""
+
+    @property
+    def counts(self) -> Sequence[int]:
+        """Rows of each client."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes of a row as it is trained on."""
+        ...
+
+    def take(self, which: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return x and y of some rows.
+
+        Args:
+            which: places of k clients.
+            rows: the row numbers wanted of each, `[k, ...]`, which may repeat.
+
+        Returns:
+            x and y, of shape `[k, ..., *shape of one]`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """`Rows` in memory.
+
+    Attributes:
+        data: each client's x `[examples, ...]` and y, at least one client.
+    """
+
+    data: Sequence[tuple[Tensor, Tensor]]
+
+    @property
+    def counts(self) -> list[int]:
+        """Rows of each client."""
+        return [len(y) for _, y in self.data]
+
+    @property
+    def size(self) -> int:
+        """Bytes of a row."""
+        return self.data[0][0][:1].nbytes
+
+    def take(self, which: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """See `Rows.take`."""
+        numbers = torch.from_numpy(rows).to(self.data[0][0].device)
+        return self._laid(0, which, numbers), self._laid(1, which, numbers)
+
+    def _laid(self, part: int, which: np.ndarray, rows: Tensor) -> Tensor:
+        first = self.data[0][part]
+        out = first.new_empty((*rows.shape, *first.shape[1:]))
+        ends = rows.ndim - 2
+        for place, own, target in zip(which.tolist(), rows.flatten(1), out, strict=True):
+            torch.index_select(self.data[place][part], 0, own, out=target.flatten(0, ends))
+        return out
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """Which rows each client uses at each step; clients with fewer steps come last.
@@ -35,47 +96,53 @@ class Schedule:
     Attributes:
         order: the clients' places in the caller's order.
         rows: row numbers, int64 `[clients, steps, batch]`; 0 where there is none.
-        share: weight of each row in its step's mean, float32, same shape; 0 where there is none.
         counts: rows in each step, int64 `[clients, steps]`; 0 where there is none.
+        steps: gradient steps of each client, in the caller's order.
     """
 
-    order: tuple[int, ...]
-    rows: Tensor
-    share: Tensor
+    order: np.ndarray
+    rows: np.ndarray
     counts: np.ndarray
+    steps: list[int]
 
     @classmethod
-    def of(cls, batches: Sequence[Sequence[np.ndarray]]) -> "Schedule":
-        """Lay out every client's batches of row numbers."""
-        order = sorted(range(len(batches)), key=lambda client: (-len(batches[client]), client))
-        shape = (len(batches), max(map(len, batches)))
-        wide = max(len(rows) for own in batches for rows in own)
-        rows = np.zeros((*shape, wide), np.int64)
-        counts = np.zeros(shape, np.int64)
-        for place, client in enumerate(order):
-            own = batches[client]
-            counts[place, : len(own)] = sizes = [len(step) for step in own]
-            if min(sizes) == wide:
-                rows[place, : len(own)].ravel()[:] = np.concatenate(own)
-                continue
-            for step, numbers in enumerate(own):
-                rows[place, step, : len(numbers)] = numbers
-        real = np.arange(wide) < counts[..., None]
-        share = (real / np.maximum(counts, 1)[..., None]).astype(np.float32)
-        return cls(tuple(order), torch.from_numpy(rows), torch.from_numpy(share), counts)
-
-    def lay(self, values: Sequence[Tensor], steps: slice) -> Sequence[Tensor]:
-        """Return each step's rows, `[clients, batch, ...]`.
+    def of(
+        cls,
+        counts: Sequence[int],
+        epochs: Sequence[int],
+        batch: int,
+        permutation: Callable[[int, int], np.ndarray],
+    ) -> "Schedule":
+        """Lay out every client's passes over its rows.
 
         Args:
-            values: the first few clients' `[examples, ...]`, in the order of the schedule.
-            steps: which of them.
+            counts: rows of each client.
+            epochs: passes of each.
+            batch: rows in a step; where that is 0, or not less than the client has, a step takes
+                all of them in their own order.
+            permutation: gives the order of a client's rows in one pass, by place and epoch.
         """
-        picked = self.rows[: len(values), steps]
-        out = values[0].new_empty((*picked.shape, *values[0].shape[1:]))
-        for own, rows, target in zip(values, picked.to(out.device).flatten(1), out, strict=True):
-            torch.index_select(own, 0, rows, out=target.flatten(0, 1))
-        return out.unbind(1)
+        own, passes = np.array(counts), np.array(epochs)
+        cut = (own > batch) if batch else np.zeros(len(own), bool)
+        widths = np.where(cut, batch, own)
+        turns = np.where(cut, -(-own // max(batch, 1)), own > 0)  # steps of one pass
+        steps = turns * passes
+        order = np.argsort(-steps, kind="stable")
+        wide = int(widths.max())
+        turn = np.arange(steps.max())
+        behind = own[:, None] - turn % np.maximum(turns, 1)[:, None] * widths[:, None]
+        sizes = np.where(turn < steps[:, None], np.minimum(behind, widths[:, None]), 0)[order]
+        rows = np.zeros((*sizes.shape, wide), np.int64)
+        flats = rows.reshape(len(own), len(turn) * wide)
+        for place, flat in zip(order.tolist(), flats, strict=True):
+            count, length = counts[place], int(turns[place]) * wide
+            for epoch in range(epochs[place]):
+                start = epoch * length
+                # Only a pass's last step may be short: before it there is no gap.
+                flat[start : start + count] = (
+                    permutation(place, epoch) if cut[place] else np.arange(count)
+                )
+        return cls(order, rows, sizes, steps.tolist())
 
     def spans(self, size: int) -> Iterator[tuple[int, slice]]:
         """Yield how many clients have rows, and steps for which that is so; not many at a time.
@@ -86,48 +153,43 @@ class Schedule:
         begin = 0
         for active, same in groupby((self.counts > 0).sum(0).tolist()):
             end = begin + len(list(same))
-            most = max(1, LAID // max(1, active * self.counts.max() * size))
+            most = max(1, LAID // max(1, active * self.rows.shape[2] * size))
             for start in range(begin, end, most):
                 yield active, slice(start, min(start + most, end))
             begin = end
 
 
-def descend(
-    begin: Begin,
-    flat: Tensor,
-    data: Sequence[tuple[Tensor, Tensor]],
-    batches: Sequence[Sequence[np.ndarray]],
-) -> list[float]:
+def descend(begin: Begin, flat: Tensor, rows: Rows, plan: Schedule) -> list[float]:
     """Train each row of `flat`, in place, on its own client's batches with plain SGD.
 
     Args:
         begin: gives the step of the clients that still have rows.
         flat: weights, `[clients, layout.size]`.
-        data: each client's x `[examples, ...]` and y.
-        batches: each client's row numbers, step by step.
+        rows: each client's.
+        plan: which of them, step by step.
 
     Returns:
         Each client's training loss, summed over the rows seen.
     """
-    plan = Schedule.of(batches)
-    x, y = zip(*(data[client] for client in plan.order), strict=True)
-    ordered = plan.order == tuple(range(len(data)))
-    weights = flat if ordered else flat[list(plan.order)]
-    shares = plan.share[..., None].to(flat.device)
+    device, models = flat.device, len(flat)
+    ordered = np.array_equal(plan.order, np.arange(models))
+    weights = flat if ordered else flat[torch.from_numpy(plan.order).to(device)]
+    real = np.arange(plan.rows.shape[2]) < plan.counts[..., None]
+    share = (real / np.maximum(plan.counts, 1)[..., None]).astype(np.float32)
+    shares = torch.from_numpy(share)[..., None].to(device)
     # Of rows that are not there the loss is worked out too, and counts nothing.
     losses = torch.zeros_like(shares)
-    step, models = begin(weights), len(data)
-    for active, steps in plan.spans(x[0][:1].nbytes):
+    step = begin(weights)
+    for active, steps in plan.spans(rows.size):
         if active < models:
             step, models = begin(weights[:active]), active
-        inputs, targets = plan.lay(x[:active], steps), plan.lay(y[:active], steps)
+        laid = rows.take(plan.order[:active], plan.rows[:active, steps])
+        parts = (part.to(device).unbind(1) for part in laid)
         weighed = (part[:active, steps].unbind(1) for part in (shares, losses))
-        for turn in zip(inputs, targets, *weighed, strict=True):
+        for turn in zip(*parts, *weighed, strict=True):
             step(*turn)
     if not ordered:
-        flat[list(plan.order)] = weights
-    summed = [0.0] * len(data)
-    totals = losses.mul_(shares > 0).sum((1, 2, 3))
-    for client, total in zip(plan.order, totals.tolist(), strict=True):
-        summed[client] = total
-    return summed
+        flat[torch.from_numpy(plan.order).to(device)] = weights
+    summed = np.empty(len(flat))
+    summed[plan.order] = losses.mul_(shares > 0).sum((1, 2, 3)).cpu().numpy()
+    return summed.tolist()

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from archipelago.aggregate.mean import WeightedMean
+from archipelago.client.block import Held, Rows
 from archipelago.client.keeping import terms_of
-from archipelago.client.training import Assignment, Fitted, LocalTraining, Training
+from archipelago.client.training import Assignment, Block, Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
 from archipelago.core.buffers import join
 from archipelago.core.seeds import Seed
@@ -150,38 +151,51 @@ class FitBlock:
         frame = unpack(memory.view(self.handle))
         model = context.model(frame)
         seeds = [self.seed.child(client) for client in self.clients]
-        block = [
-            Assignment(x=x, y=y, seed=seed, progress=self.progress, epochs=epochs)
-            for seed, epochs, client in zip(seeds, self.epochs, self.clients, strict=True)
-            for x, y in [_rows(self, client, context, seed)]
-        ]
-        flat = model.flat.expand(len(block), -1).clone()
-        done = self.training.fit_block(model, context.place.task, flat, block)
-        examples = [asked.examples for asked in block]
-        told = [
-            _told(self, client, count, fitted)
-            for client, count, fitted in zip(self.clients, examples, done, strict=True)
-        ]
+        if self.augment.parts:
+            rows: Rows = Held(
+                [
+                    _rows(self, client, context, seed)
+                    for client, seed in zip(self.clients, seeds, strict=True)
+                ]
+            )
+        else:
+            rows = context.several(self.clients, self.view)
+        asked = Block(rows=rows, seeds=seeds, epochs=self.epochs, progress=self.progress)
+        flat = model.flat.expand(len(seeds), -1).clone()
+        done = self.training.fit_block(model, context.place.task, flat, asked)
         # Before they are summed: what a client does not change adds exactly nothing.
         deltas = flat.sub_(model.flat)
         if self.aggregator is not None:
-            total = self.aggregator.gather(deltas, examples).total.cpu().numpy()
+            total = self.aggregator.gather(deltas, rows.counts).total.cpu().numpy()
             if np.isfinite(np.vdot(total, total)):  # as the server measures it
-                columns = {
-                    name: [one[name] for one in told] for name in ("client", "examples", "seen")
-                }
-                fields = {
-                    "branch": self.branch,
-                    "round": self.round,
-                    **columns,
-                    "loss": [fitted.loss for fitted in done],
-                    "bytes": packed("update", told, [total]),
-                }
-                return [pack("sum", fields, [total])]
+                return [pack("sum", self._said(rows.counts, done, total), [total])]
         return [
-            pack("update", one, [delta])
-            for one, delta in zip(told, deltas.cpu().numpy(), strict=True)
+            pack("update", _told(self, client, count, fitted), [delta])
+            for client, count, fitted, delta in zip(
+                self.clients, rows.counts, done, deltas.cpu().numpy(), strict=True
+            )
         ]
+
+    def _said(
+        self, counts: Sequence[int], done: Sequence[Fitted], total: np.ndarray
+    ) -> dict[str, Any]:
+        """Return the fields of a `sum` frame: what each client says, in columns."""
+        loss = [fitted.loss for fitted in done]
+        steps = [fitted.steps for fitted in done]
+        columns = {
+            "client": self.clients,
+            "examples": counts,
+            "seen": [fitted.examples for fitted in done],
+        }
+        one = _told(self, self.clients[0], counts[0], done[0])
+        numbers = list(zip(*columns.values(), steps, loss, strict=True))
+        return {
+            "branch": self.branch,
+            "round": self.round,
+            **columns,
+            "loss": loss,
+            "bytes": packed("update", one, numbers, [total]),
+        }
 
     def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:
         fit = Fit(

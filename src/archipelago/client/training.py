@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archipelago.client.block import descend
+from archipelago.client.block import Held, Rows, Schedule, descend
 from archipelago.client.dense import dense
 from archipelago.client.paths import Path, choose
 from archipelago.client.stacked import stacked
@@ -21,6 +21,7 @@ from archipelago.space.graph import Graph
 
 __all__ = [
     "Assignment",
+    "Block",
     "FedSgd",
     "Fitted",
     "LocalTraining",
@@ -81,6 +82,23 @@ class Assignment:
     def examples(self) -> int:
         """How many rows there are."""
         return len(self.y)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """What several clients are asked to do in one round; see `Assignment`.
+
+    Attributes:
+        rows: each client's.
+        seeds: one a client.
+        epochs: one a client.
+        progress: of all of them.
+    """
+
+    rows: Rows
+    seeds: Sequence[Seed]
+    epochs: Sequence[int]
+    progress: float
 
 
 @runtime_checkable
@@ -151,7 +169,14 @@ class LocalTraining:
     def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Train `model` in place; see `Training.fit`."""
         if self.chosen(model.graph, task).name in ("dense", "stacked"):
-            return self.fit_block(model, task, model.flat[None], [asked])[0]
+            alone = Block(
+                rows=Held([(asked.x, asked.y)]),
+                seeds=[asked.seed],
+                epochs=[asked.epochs],
+                progress=asked.progress,
+            )
+            (done,) = self.fit_block(model, task, model.flat[None], alone)
+            return done
         return self.pulled(model, task, asked)
 
     def pulled(
@@ -183,38 +208,33 @@ class LocalTraining:
         """Return how a network is trained, and why; see `client/paths.py`."""
         return choose(self.path, graph, task, plain=self._plain and not self.patience)
 
-    def fit_block(
-        self, model: Model, task: Any, flat: Tensor, block: Sequence[Assignment]
-    ) -> list[Fitted]:
+    def fit_block(self, model: Model, task: Any, flat: Tensor, block: Block) -> list[Fitted]:
         """Train a block of clients in one go, on the dense or the stacked path.
 
         Args:
             model: gives the network, built from a graph.
             task: what is learned.
             flat: every client's weights, `[clients, layout.size]`, changed in place.
-            block: every client's assignment, of one round.
+            block: what they are asked to do.
         """
-        graph, rate = model.graph, self.rate(block[0].progress)
+        graph, rate, counts = model.graph, self.rate(block.progress), block.rows.counts
         assert graph is not None  # noqa: S101 - `choose` lets no other network come here
-        counts = [asked.examples for asked in block]  # a tensor's length is slow to ask for
-        orders = [
-            [
-                rows
-                for epoch in range(asked.epochs)
-                for rows in _order(count, self.batch, asked.seed.child("epoch", epoch))
-            ]
-            for asked, count in zip(block, counts, strict=True)
-        ]
+
+        def permutation(place: int, epoch: int) -> np.ndarray:
+            return block.seeds[place].child("epoch", epoch).permutation(counts[place])
+
         begin = (
             dense(graph, task, rate)
             if self.chosen(graph, task).name == "dense"
             else stacked(model, task, rate)
         )
-        totals = descend(begin, flat, [(asked.x, asked.y) for asked in block], orders)
-        seen = [count * asked.epochs for asked, count in zip(block, counts, strict=True)]
+        plan = Schedule.of(counts, block.epochs, self.batch, permutation)
+        totals = descend(begin, flat, block.rows, plan)
         return [
-            Fitted(steps=len(own), examples=rows, loss=total / max(rows, 1))
-            for own, rows, total in zip(orders, seen, totals, strict=True)
+            Fitted(steps=steps, examples=count * epochs, loss=total / max(count * epochs, 1))
+            for steps, count, epochs, total in zip(
+                plan.steps, counts, block.epochs, totals, strict=True
+            )
         ]
 
     @property
@@ -370,15 +390,8 @@ def batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
     if batch == 0 or batch >= count:
         yield None
         return
-    yield from map(torch.from_numpy, _order(count, batch, seed))
-
-
-def _order(count: int, batch: int, seed: Seed) -> list[np.ndarray]:
-    """Return the row numbers of each step of an epoch; in their own order where one takes all."""
-    if batch == 0 or batch >= count:
-        return [np.arange(count)]
-    order = seed.permutation(count)
-    return [order[start : start + batch] for start in range(0, count, batch)]
+    order = torch.from_numpy(seed.permutation(count))
+    yield from order.split(batch)
 
 
 def _descend(loss: Tensor, parameters: Sequence[Tensor], rate: float) -> None:

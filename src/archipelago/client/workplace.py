@@ -1,7 +1,7 @@
 """What every worker holds while it plays clients: the shards, the task, and built models."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from archipelago.client.block import Held, Rows
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
 from archipelago.nn.own import built
@@ -85,13 +86,27 @@ class Bench:
             split: which of them.
             view: under which preparation, where the run has several.
         """
-        shards = self.place.shards
-        if view:
-            if view not in self._views:
-                self._views[view] = shards.view(view)
-            shards = self._views[view]
-        x, y = getattr(shards, split)(client)
+        x, y = getattr(self._shards(view), split)(client)
         return x.to(self.place.device), y.to(self.place.device)
+
+    def several(self, clients: Sequence[int], view: str = "") -> Rows:
+        """Return the train rows of several clients, not yet read where the shards allow that.
+
+        Args:
+            clients: whose, at least one.
+            view: as in `rows`.
+        """
+        shards = self._shards(view)
+        if hasattr(shards, "several"):
+            return shards.several(clients)
+        return Held([self.rows(client, "train", view) for client in clients])
+
+    def _shards(self, view: str) -> Any:
+        if not view:
+            return self.place.shards
+        if view not in self._views:
+            self._views[view] = self.place.shards.view(view)
+        return self._views[view]
 
 
 def vector(frame: Frame, index: int) -> Tensor:

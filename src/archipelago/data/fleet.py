@@ -7,6 +7,7 @@ number of clients.
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -19,7 +20,7 @@ from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.data.partition import LEAST, Dirichlet, Natural
-from archipelago.data.shards import Sealed, Shards, Signature, TestRows
+from archipelago.data.shards import Sealed, Several, Shards, Signature, TestRows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -214,17 +215,24 @@ class FleetShards:
 
     def train(self, client: int) -> "tuple[Tensor, Tensor]":
         """Return x and y to train on, as `Shards.train` does."""
-        return self._drawn(client, "train", int(self.train_rows[client]))
+        home, rows = self._drawn(client, "train", int(self.train_rows[client]))
+        return self.home.some(home, "train", rows)
+
+    def several(self, clients: Sequence[int]) -> Several:
+        """Return the train rows of several clients, not yet read, as `Shards.several` does."""
+        found = [self._drawn(client, "train", int(self.train_rows[client])) for client in clients]
+        return self.home.several([home for home, _ in found], [rows for _, rows in found])
 
     def validation(self, client: int) -> "tuple[Tensor, Tensor]":
         """Return x and y of one of the panel, to validate on."""
-        return self._drawn(client, "validation", int(self.validation_rows[client]))
+        home, rows = self._drawn(client, "validation", int(self.validation_rows[client]))
+        return self.home.some(home, "validation", rows)
 
-    def _drawn(self, client: int, split: str, count: int) -> "tuple[Tensor, Tensor]":
+    def _drawn(self, client: int, split: str, count: int) -> tuple[int, np.ndarray]:
+        """Return a client's home and which of its rows are the client's."""
         home = int(self._members.homes[client])
         kept = self.home.train_rows if split == "train" else self.home.validation_rows
-        rows = self._members.draw(client, split, count, int(kept[home]))
-        return self.home.some(home, split, rows)
+        return home, self._members.draw(client, split, count, int(kept[home]))
 
 
 class FleetTest:

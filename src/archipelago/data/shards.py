@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from archipelago.data.tasks import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sealed", "Shards", "Signature", "TestRows"]
+__all__ = ["Sealed", "Several", "Shards", "Signature", "TestRows"]
 
 _CHUNK = 1 << 26
 """Bytes copied at a time when rows are written and hashed."""
@@ -64,14 +65,66 @@ class _Rows:
 
         low, high = int(self.offsets[span]), int(self.offsets[span + 1])
         rows = slice(low, high) if some is None else low + some
-        x = torch.from_numpy(np.array(self.x[rows]))
-        y = torch.from_numpy(np.array(self.y[rows]))
+        return self._inputs(np.array(self.x[rows])), torch.from_numpy(np.array(self.y[rows]))
+
+    def take(self, rows: np.ndarray) -> "tuple[Tensor, Tensor]":
+        """Return x and y of rows of the files, of the shape of `rows` and one's own behind it."""
+        import torch
+
+        x = self._inputs(self.x.take(rows.reshape(-1), 0))
+        return x.view(*rows.shape, *x.shape[1:]), torch.from_numpy(self.y.take(rows, 0))
+
+    def _inputs(self, stored: np.ndarray) -> "Tensor":
+        import torch
+
+        x = torch.from_numpy(stored)
         if x.dtype == torch.float32:
-            return x, y
+            return x
         x = x.to(torch.float32)
         multiply, add = (torch.tensor(values) for values in self.affine)
         channels = (-1, *(1 for _ in x.shape[2:]))
-        return x.mul_(multiply.reshape(channels)).add_(add.reshape(channels)), y
+        return x.mul_(multiply.reshape(channels)).add_(add.reshape(channels))
+
+
+class Several:
+    """Train rows of several clients, read from the files when they are taken.
+
+    Attributes:
+        counts: rows of each client.
+        size: bytes of a row as it is trained on, float32.
+    """
+
+    __slots__ = ("_files", "_numbers", "_starts", "counts", "size")
+
+    def __init__(
+        self,
+        files: _Rows,
+        starts: np.ndarray,
+        counts: list[int],
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        """Make a view of `files`.
+
+        Args:
+            files: everybody's rows.
+            starts: where each client's begin, in the files or in `numbers`.
+            counts: rows of each.
+            numbers: whose rows of the files, one client's behind the other's; None where each
+                client's lie side by side.
+        """
+        self._files, self._starts, self._numbers = files, starts, numbers
+        self.counts = counts
+        self.size = 4 * prod(files.x.shape[1:])
+
+    def take(self, which: np.ndarray, rows: np.ndarray) -> "tuple[Tensor, Tensor]":
+        """Return x and y of some rows, `[k, ..., *shape of one]`.
+
+        Args:
+            which: places of k clients.
+            rows: row numbers of each, `[k, ...]`, each less than its count, from 0.
+        """
+        at = rows + self._starts[which].reshape(-1, *(1 for _ in rows.shape[1:]))
+        return self._files.take(at if self._numbers is None else self._numbers[at])
 
 
 class Shards:
@@ -167,6 +220,22 @@ class Shards:
     def validation(self, client: int) -> "tuple[Tensor, Tensor]":
         """Return x and y, as `train` does, to validate on."""
         return self._open().fetch(2 * client + 1)
+
+    def several(self, clients: Sequence[int], drawn: Sequence[np.ndarray] | None = None) -> Several:
+        """Return the train rows of several clients, not yet read.
+
+        Args:
+            clients: whose.
+            drawn: which of each one's rows, which may repeat; None takes all.
+        """
+        files = self._open()
+        spans = 2 * np.array(clients)
+        starts = files.offsets[spans]
+        if drawn is None:
+            return Several(files, starts, (files.offsets[spans + 1] - starts).tolist())
+        counts = [len(rows) for rows in drawn]
+        numbers = np.concatenate([low + rows for low, rows in zip(starts, drawn, strict=True)])
+        return Several(files, np.cumsum([0, *counts[:-1]]), counts, numbers)
 
     def some(self, client: int, split: str, rows: np.ndarray) -> "tuple[Tensor, Tensor]":
         """Return x and y of chosen rows, which may repeat, of `train` or `validation`."""

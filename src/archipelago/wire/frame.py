@@ -78,17 +78,21 @@ def pack(
 
 
 def packed(
-    kind: str, several: Sequence[Mapping[str, Any]], arrays: Sequence[np.ndarray] = ()
+    kind: str,
+    fields: Mapping[str, Any],
+    numbers: Sequence[Sequence[float]],
+    arrays: Sequence[np.ndarray] = (),
 ) -> list[int]:
-    """Return how many bytes `pack` would give for each of several `fields`.
+    """Return how many bytes `pack` would give for several messages that differ in numbers only.
 
     Args:
         kind: what the messages are.
-        several: fields that differ in numbers only.
+        fields: of the first.
+        numbers: each message's, those that differ.
         arrays: each one's, or others of their shapes.
     """
-    digits = [_digits(fields) for fields in several]
-    header = _HEAD.size + len(_described(kind, several[0], arrays)) - digits[0]
+    digits = [sum([len(_text(number)) for number in several]) for several in numbers]
+    header = _HEAD.size + len(_described(kind, fields, arrays)) - digits[0]
     body = sum(_padded(array.nbytes) for array in arrays)
     return [_padded(header + count) + body for count in digits]
 
@@ -196,11 +200,8 @@ def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int,
     return kind, fields, described
 
 
-def _digits(value: Any) -> int:
-    """Return the length of the numbers in `value` as JSON writes them."""
-    if isinstance(value, dict):
-        return sum(map(_digits, value.values()))  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
-    return len(repr(value)) if isfinite(value) else len(json.dumps(value))
+def _text(number: float) -> str:
+    return repr(number) if isfinite(number) else json.dumps(number)
 
 
 def _name(array: np.ndarray) -> str:
