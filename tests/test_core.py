@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from archipelago.core.checks import at_least, between, one_of
@@ -8,10 +9,14 @@ from archipelago.core.trial import Outcome
 
 
 @pytest.mark.parametrize("count", [1, 7, 50, 3000])
-def test_a_permutation_is_the_one_of_a_fresh_generator(count):
+def test_a_brief_generator_draws_what_a_fresh_one_does(count):
     for seed in (Seed(0), Seed(0).child("client", 3), Seed(9).child("epoch", 1)):
-        for _ in range(2):  # whatever was drawn before
-            assert (seed.permutation(count) == seed.numpy().permutation(count)).all()
+        for draw in (
+            lambda rng: rng.permutation(count),
+            lambda rng: rng.integers(0, count, 7, np.int32),  # leaves half a number behind
+            lambda rng: rng.standard_normal(count),
+        ):
+            assert (draw(seed.brief()) == draw(seed.numpy())).all()
 
 
 def test_a_child_seed_depends_only_on_its_path():

@@ -221,7 +221,7 @@ class LocalTraining:
         assert graph is not None  # noqa: S101 - `choose` lets no other network come here
 
         def permutation(place: int, epoch: int) -> np.ndarray:
-            return block.seeds[place].child("epoch", epoch).permutation(counts[place])
+            return block.seeds[place].child("epoch", epoch).brief().permutation(counts[place])
 
         begin = (
             dense(graph, task, rate)
@@ -390,7 +390,7 @@ def batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
     if batch == 0 or batch >= count:
         yield None
         return
-    order = torch.from_numpy(seed.permutation(count))
+    order = torch.from_numpy(seed.brief().permutation(count))
     yield from order.split(batch)
 
 

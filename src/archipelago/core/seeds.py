@@ -45,9 +45,9 @@ class Seed:
         """Return a fresh counter-based NumPy generator (Philox)."""
         return np.random.Generator(np.random.Philox(key=self.value()))
 
-    def permutation(self, count: int) -> np.ndarray:
-        """Return `numpy().permutation(count)`, in a third of its time where `count` is small."""
-        return _AGAIN.at(self.value()).permutation(count)
+    def brief(self) -> np.random.Generator:
+        """Return `numpy()` in a quarter of its time, good until this thread asks for another."""
+        return _AGAIN.at(self.value())
 
 
 class _Again(threading.local):

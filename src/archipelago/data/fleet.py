@@ -121,7 +121,7 @@ class _Members:
 
     def draw(self, client: int, split: str, count: int, among: int) -> np.ndarray:
         """Return which of `among` rows of its home are the client's `count`, ascending."""
-        rng = self._seed.child("rows", client, split).numpy()
+        rng = self._seed.child("rows", client, split).brief()
         return np.sort(rng.integers(0, among, count))
 
     def checked(self, kept: np.ndarray, train: np.ndarray) -> np.ndarray:
