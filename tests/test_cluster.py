@@ -3,6 +3,7 @@
 import builtins
 import os
 import signal
+import socket
 import sys
 import time
 from dataclasses import dataclass, replace
@@ -146,6 +147,15 @@ def test_a_machine_lost_in_a_round_costs_nothing_but_time(machines, engine):
 
 
 def test_an_address_where_nobody_answers_is_named():
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    for nobody in (f"127.0.0.1:{port}", "no.such.host.invalid:6379", "127.0.0.1:99999"):
+        with pytest.raises(ConfigError, match=rf"(?s)no cluster to run on.*{nobody}.*ray start"):
+            Cluster(address=nobody).start().open(None)
+
+
+def test_what_cannot_work_is_refused_before_it_starts():
     pytest.importorskip("ray")
     with pytest.raises(ConfigError, match=r"(?s)cannot share memory.*host:6379"):
         Cluster(address="ray://head:10001")

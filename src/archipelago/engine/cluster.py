@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import socket
 import time
 import warnings
 from collections import OrderedDict, deque
@@ -25,6 +26,8 @@ SLOTS = 2
 """Tasks that a worker holds: one runs, one waits, so that it never idles between two."""
 STARTING = 60.0
 """Seconds that a new worker may take until it answers: an import of torch from a slow disk."""
+ANSWER = 5.0
+"""Seconds within which a cluster's address must answer."""
 KEPT = 64
 """Shared buffers that a worker keeps open; older ones are fetched again when they are asked for."""
 
@@ -287,6 +290,8 @@ class _Actors:
 
     def _connect(self) -> None:
         options, ray = self._options, self._ray
+        if not self._workers:
+            self._knock()
         if not ray.is_initialized():
             local = {} if options.address else {"num_cpus": options.workers or None}
             try:
@@ -298,13 +303,7 @@ class _Actors:
                     **local,
                 )
             except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                raise ConfigError(
-                    f"no cluster to run on: {str(error).splitlines()[0]}",
-                    got=options.address,
-                    where="engine.address",
-                    fix="start one with `ray start --head`, or leave address out to use this "
-                    "machine",
-                ) from error
+                raise self._no_cluster(error) from error
             self._ours = True
         cores = int(ray.cluster_resources().get("CPU", 0))
         if options.workers > cores:
@@ -315,6 +314,24 @@ class _Actors:
                 fix=f"ask for at most {cores}, or 0 for all",
             )
         self._wanted = options.workers or cores
+
+    def _knock(self) -> None:
+        """Look whether anybody answers at the address: Ray would go on trying for minutes."""
+        host, _, port = self._options.address.rpartition(":")
+        if not port.isdigit():
+            return
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        except (OSError, OverflowError) as error:
+            raise self._no_cluster(error) from error
+
+    def _no_cluster(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"no cluster to run on: {str(error).splitlines()[0]}",
+            got=self._options.address,
+            where="engine.address",
+            fix="start one with `ray start --head`, or leave address out to use this machine",
+        )
 
     def _hire(self) -> _Worker:
         # Restarts and retries are ours: Ray would run a task again without telling.
