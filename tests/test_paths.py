@@ -1,6 +1,6 @@
 """Every fast path against the plain loop; the rule that picks one."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -9,8 +9,12 @@ from torch import nn
 
 from archipelago.client import block as blocked
 from archipelago.client.block import Held
+from archipelago.client.ditto import Ditto
+from archipelago.client.fedper import FedPer
 from archipelago.client.paths import BLOCK, LEAST, SHARES, Path, choose
-from archipelago.client.training import Assignment, Block, LocalTraining
+from archipelago.client.pfedme import PFedMe
+from archipelago.client.scaffold import Scaffold
+from archipelago.client.training import Assignment, Block, FedSgd, LocalTraining, path_of
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -107,6 +111,58 @@ def test_dense_equals_the_plain_loop(task, fn):
     assert (slow - fast).abs().max() < TOLERANCE
     assert (fast_done.steps, fast_done.examples) == (slow_done.steps, slow_done.examples)
     assert fast_done.loss == pytest.approx(slow_done.loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("task", TASKS[:2], ids=["classes", "weighted"])
+def test_dense_equals_the_plain_loop_on_mixed_labels(task):
+    graph = residual()
+    x, _ = rows(graph, 23, task)
+    shares = torch.rand(23, 4).softmax(1)
+    slow, slow_done = trained(
+        graph, task, x, shares, LocalTraining(path="flat", batch=5, learning_rate=0.2)
+    )
+    fast, fast_done = trained(graph, task, x, shares, LocalTraining(batch=5, learning_rate=0.2))
+    assert (slow - fast).abs().max() < TOLERANCE
+    assert fast_done.loss == pytest.approx(slow_done.loss, rel=1e-5)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Somebody's own way of training."""
+
+    epochs: int = 1
+
+    def fit(self, model, task, asked):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(
+    ("training", "on_rows", "on_images"),
+    [
+        (LocalTraining(), "dense", "channels-last"),
+        (LocalTraining(momentum=0.9), "flat", "channels-last"),
+        (FedPer(), "dense", "channels-last"),
+        (Ditto(), "dense", "channels-last"),
+        (Scaffold(), "flat", "channels-last"),
+        (PFedMe(), "flat", "flat"),
+        (FedSgd(), "flat", "flat"),
+        (Foreign(), "flat", "flat"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else getattr(value, "kind", "foreign"),
+)
+def test_each_way_of_training_says_how_it_is_computed(training, on_rows, on_images):
+    for graph, name in ((residual(), on_rows), (picture(), on_images)):
+        path = path_of(training, graph, TASKS[0])
+        assert path.name == name
+        assert path.reason
+
+
+def test_a_path_that_a_way_of_training_cannot_take_is_refused():
+    for training in (Scaffold, Ditto):
+        with pytest.raises(IncompatibleParts, match="this path cannot train"):
+            path_of(training(local=LocalTraining(path="dense")), residual(), TASKS[0])
+    with pytest.raises(IncompatibleParts, match="inner steps of its own"):
+        PFedMe(local=LocalTraining(path="channels-last"))
 
 
 def test_rows_laid_out_a_step_at_a_time_give_the_same_bits(monkeypatch):

@@ -153,8 +153,6 @@ def _slope(task: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     It takes logits `[clients, batch, outputs]`, targets `[clients, batch, ...]`, each row's weight
     in its mean, and where its loss goes, both `[clients, batch, 1]`.
     """
-    if isinstance(task, Classification) and not task.weights:
-        return _cross_entropy
 
     def general(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Tensor:
         flat = logits.flatten(0, 1).requires_grad_()
@@ -164,7 +162,14 @@ def _slope(task: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
         loss.copy_(losses.detach())
         return upper.view(logits.shape)
 
-    return general
+    if not isinstance(task, Classification) or task.weights:
+        return general
+
+    def classes(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Tensor:
+        mixed = y.is_floating_point()  # shares of classes, where rows were mixed
+        return (general if mixed else _cross_entropy)(logits, y, share, loss)
+
+    return classes
 
 
 def _cross_entropy(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Tensor:

@@ -6,10 +6,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
+from archipelago.client.paths import Path
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least, between
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
 
 __all__ = ["Ditto"]
 
@@ -51,6 +53,11 @@ class Ditto:
     def epochs(self) -> int:
         """Passes over the local rows in a round, for the shared model."""
         return self.local.epochs
+
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how the shared model is computed; the client's own is pulled, one at a time."""
+        self.local.chosen(graph, task, alone=False)
+        return self.local.chosen(graph, task)
 
     def terms(self, layout: Layout) -> Terms:
         """Return that a visit trains two models, and that one is the client's own."""

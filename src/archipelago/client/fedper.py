@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
+from archipelago.client.paths import Path
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
 
 __all__ = ["FedPer"]
 
@@ -41,6 +43,10 @@ class FedPer:
     def epochs(self) -> int:
         """Passes over the local rows in a round."""
         return self.local.epochs
+
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how a network is computed, as its local training does."""
+        return self.local.chosen(graph, task)
 
     def terms(self, layout: Layout) -> Terms:
         """Return that the body travels, and that clients have models of their own."""

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
+from archipelago.client.paths import Path
 from archipelago.client.training import Assignment, Fitted, LocalTraining, batches
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
 
 __all__ = ["PFedMe"]
 
@@ -62,11 +64,23 @@ class PFedMe:
                     where=f"client.local.{name}",
                     fix=f"set it to {plain!r}",
                 )
+        if self.local.path not in ("auto", "flat"):
+            raise IncompatibleParts(
+                "pFedMe has inner steps of its own: no other path takes them",
+                got=self.local.path,
+                where="client.local.path",
+                fix="set it to 'auto'",
+            )
 
     @property
     def epochs(self) -> int:
         """Passes over the local rows in a round, each of `steps` inner steps a batch."""
         return self.local.epochs
+
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how a network is computed: inner steps of its own, in the plain loop."""
+        del graph, task
+        return Path("flat", "inner steps on each batch")
 
     def terms(self, layout: Layout) -> Terms:
         """Return that a pass costs `steps`, and that clients have models of their own."""

@@ -7,10 +7,12 @@ import torch
 from torch import Tensor
 
 from archipelago.client.keeping import Terms
+from archipelago.client.paths import Path
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.tree import Layout
 from archipelago.nn.model import Model
+from archipelago.space.graph import Graph
 
 __all__ = ["Scaffold"]
 
@@ -50,6 +52,10 @@ class Scaffold:
     def epochs(self) -> int:
         """Passes over the local rows in a round."""
         return self.local.epochs
+
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how a network is computed: the correction rules blocks of clients out."""
+        return self.local.chosen(graph, task, alone=False)
 
     def terms(self, layout: Layout) -> Terms:
         """Return that a control variate travels both ways."""

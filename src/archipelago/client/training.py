@@ -28,6 +28,7 @@ __all__ = [
     "Training",
     "batches",
     "effort",
+    "path_of",
     "tuned",
 ]
 
@@ -196,7 +197,7 @@ class LocalTraining:
                 the weights on entry.
             correction: added to every (clipped) gradient, same shape: SCAFFOLD's c minus c_i.
         """
-        path = choose(self.path, model.graph, task, plain=False)
+        path = self.chosen(model.graph, task, alone=False)
         with model.stored("channels-last" if path.name == "channels-last" else "plain"):
             return self._loop(model, task, asked, anchor=anchor, correction=correction)
 
@@ -204,9 +205,15 @@ class LocalTraining:
         """Return the learning rate of a round, given the share of rounds already done."""
         return self.learning_rate * _fall(self.schedule, progress)
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
-        """Return how a network is trained, and why; see `client/paths.py`."""
-        return choose(self.path, graph, task, plain=self._plain and not self.patience)
+    def chosen(self, graph: Graph | None, task: Any, *, alone: bool = True) -> Path:
+        """Return how a network is trained, and why; see `client/paths.py`.
+
+        Args:
+            graph: the network; None where it was not built from one.
+            task: what is learned.
+            alone: whether steps follow the loss alone, without the terms of `pulled`.
+        """
+        return choose(self.path, graph, task, plain=alone and self._plain and not self.patience)
 
     def fit_block(self, model: Model, task: Any, flat: Tensor, block: Block) -> list[Fitted]:
         """Train a block of clients in one go, on the dense or the stacked path.
@@ -326,6 +333,11 @@ class FedSgd:
         """One pass, always."""
         return 1
 
+    def chosen(self, graph: Graph | None, task: Any) -> Path:
+        """Return how a network is trained: one gradient, by the plain loop."""
+        del graph, task
+        return Path("flat", "one gradient over all rows")
+
     def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Take one step in place; of `asked`, only the rows play a part."""
         weights = model.layout.span("weights")
@@ -335,6 +347,18 @@ class FedSgd:
         loss.backward()
         model.flat[weights].add_(model.grad[weights], alpha=-self.learning_rate)
         return Fitted(steps=1, examples=asked.examples, loss=loss.item())
+
+
+def path_of(training: Training, graph: Graph | None, task: Any) -> Path:
+    """Return how a network is computed, and why: what `training.chosen` says, if it has that.
+
+    Raises:
+        IncompatibleParts: the path that was asked for cannot train it.
+    """
+    known: Any = training
+    if hasattr(known, "chosen"):
+        return known.chosen(graph, task)
+    return Path("flat", "as its way of training has it")
 
 
 def tuned(training: Training, settings: Mapping[str, Value]) -> Training:

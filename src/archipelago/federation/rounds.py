@@ -160,7 +160,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         rows=tuple(rows),
         losses={number: _mean(side.losses) for number, side in sides.items() if side.losses},
         incidents=tuple(incidents),
-        paths={n: s.path for n, s in sides.items() if s.path and s.branch.round == 0},
+        paths={n: s.path for n, s in sides.items() if s.branch.round == 0},
     )
 
 

@@ -16,7 +16,7 @@ from archipelago.aggregate.mean import WeightedMean
 from archipelago.client.keeping import Keeping, Terms, terms_of
 from archipelago.client.paths import Path
 from archipelago.client.tasks import Fit, FitBlock
-from archipelago.client.training import LocalTraining, Training, tuned
+from archipelago.client.training import LocalTraining, Training, path_of, tuned
 from archipelago.core.seeds import Seed
 from archipelago.data.augment import Augment
 from archipelago.federation.branch import Branch
@@ -96,7 +96,7 @@ class Side:
     then: Branch
     training: Training
     terms: Terms
-    path: Path | None
+    path: Path
     handle: Any
     folding: Any
     augment: Augment
@@ -106,7 +106,7 @@ class Side:
 
     def blocks(self, work: Sequence[int]) -> list[int]:
         """Return how many clients each of its tasks trains, given each one's work."""
-        if self.path is None:
+        if not isinstance(self.training, LocalTraining):
             return [1] * len(work)
         return self.path.blocks(self.branch.graph.layout.size, len(work), sum(work))
 
@@ -151,14 +151,6 @@ def kept_of(federation: Federation, branch: Branch, client: int) -> np.ndarray |
     return training.initial(branch.flat, branch.graph.layout).numpy()
 
 
-def _flat(training: Any) -> Any:
-    """Return training off the dense path, which learns from class numbers, not from shares."""
-    if isinstance(training, LocalTraining):
-        return replace(training, path="flat") if training.path == "auto" else training
-    inner = getattr(training, "local", None)
-    return training if inner is None else replace(training, local=_flat(inner))
-
-
 def selected(federation: Federation, branch: Branch, phase: str) -> tuple[int, ...]:
     """Return the clients of the branch's next round."""
     return federation.cohort.select(
@@ -173,16 +165,12 @@ def side_of(federation: Federation, branch: Branch) -> Side:
     training, layout = training_of(federation, branch), branch.graph.layout
     augment = federation.augment.tuned(branch.settings)
     terms = terms_of(training, layout)
-    if augment.mixup:
-        training = _flat(training)
     return Side(
         branch=branch,
         then=branch,
         training=training,
         terms=terms,
-        path=training.chosen(branch.graph, federation.task)
-        if isinstance(training, LocalTraining)
-        else None,
+        path=path_of(training, branch.graph, federation.task),
         handle=federation.engine.share(_shared(federation, branch, terms)),
         folding=federation.aggregator.start(layout),
         augment=augment,
