@@ -86,7 +86,8 @@ def measured(directory: Path, iterations: int) -> list[dict[str, Any]]:
     minutes = (time.monotonic() - began) / 60
     profile = json.loads((directory / "profile.json").read_text())
     workers = profile["workers"].values()
-    busy = sum(one["busy"] for one in workers) / (WORKERS * profile["whole"])
+    idle = sum(one["idle"] for one in workers)
+    busy = 1 - idle / (WORKERS * profile["whole"])
     front = json.loads((directory / "budgets" / "budgets.json").read_text())
     about = {
         "clients": CLIENTS,

@@ -12,9 +12,11 @@ from archipelago.aggregate.mean import Folding, WeightedMean
 from archipelago.client.training import LocalTraining
 from archipelago.client.workplace import Workplace
 from archipelago.core.buffers import join
-from archipelago.core.errors import UpdateRefused
+from archipelago.core.errors import TaskFailed, UpdateRefused
 from archipelago.core.seeds import Seed
 from archipelago.core.update import Update
+from archipelago.data.augment import Augment
+from archipelago.data.preprocess import SCALING
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.tasks import Classification
 from archipelago.engine.processes import Processes
@@ -95,6 +97,51 @@ class Torn:
         return self.shards.train(client)
 
 
+@dataclass(frozen=True)
+class Shifted:
+    """Everybody's rows are moved; what is not said here is as it was."""
+
+    shards: Shards
+
+    def __getattr__(self, name):
+        return getattr(self.shards, name)
+
+    def train(self, client):
+        x, y = self.shards.train(client)
+        return x + 1, y
+
+
+class Nearer(Shards):
+    def train(self, client):
+        x, y = super().train(client)
+        return x + 1, y
+
+
+@dataclass(frozen=True)
+class Views:
+    """Two preparations of the same rows."""
+
+    shards: Shards
+
+    def train(self, client):
+        return self.shards.train(client)
+
+    def view(self, name):
+        return {"shifted": Shifted(self.shards)}[name]
+
+
+@dataclass(frozen=True)
+class Empty:
+    """Some clients have no rows."""
+
+    shards: Shards
+    clients: tuple[int, ...]
+
+    def train(self, client):
+        x, y = self.shards.train(client)
+        return (x[:0], y[:0]) if client in self.clients else (x, y)
+
+
 def federation(shards, engine, place=None, **options):
     engine.open(Workplace(shards=place or shards, task=TASK))
     return Federation(
@@ -119,9 +166,9 @@ def start(width=8):
     )
 
 
-def rounds(shards, engine, count=2, place=None, **options):
+def rounds(shards, engine, count=2, place=None, settings=None, **options):
     given = federation(shards, engine, place, **options)
-    branches, rows, incidents, paths = (start(),), [], [], {}
+    branches, rows, incidents, paths = (replace(start(), settings=settings or {}),), [], [], {}
     for _ in range(count):
         done = step(given, branches, phase="search")
         branches, paths = done.branches, {**paths, **done.paths}
@@ -151,6 +198,26 @@ def test_blocks_equal_one_client_at_a_time(shards, wanted, name):
         assert row == same
         # The loss is a number in the frame's header: its digits may differ by a few bytes.
         assert abs(row.bytes_up - by[row.round, row.client].bytes_up) <= 64
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        {"place": Shifted},
+        {"place": lambda shards: Nearer(shards.directory)},
+        {"place": Views, "settings": {SCALING: "shifted"}},
+        {"augment": Augment(jitter=0.5)},
+    ],
+    ids=["delegated", "derived", "view", "augmented"],
+)
+def test_a_block_learns_from_the_rows_that_each_client_would(shards, what):
+    what = {**what, "place": what["place"](shards)} if "place" in what else what
+    as_they_are, fast, slow = (
+        rounds(shards, Serial().start(), training=LocalTraining(path=path), **more)[0].flat
+        for path, more in (("auto", {}), ("auto", what), ("flat", what))
+    )
+    assert (fast - slow).abs().max() < 1e-5
+    assert (fast - as_they_are).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("path", ["auto", "stacked"])
@@ -188,6 +255,22 @@ class Vast:
     def train(self, client):
         x, y = self.shards.train(client)
         return (x * np.inf if client == self.client else x), y
+
+
+def test_a_client_without_rows_is_refused_alone(shards):
+    place = Empty(shards, (1, 7))
+    branch, rows, found, _ = rounds(shards, Serial().start(), count=1, place=place)
+    assert {(i.kind, i.client) for i in found} == {("refused", 1), ("refused", 7)}
+    assert sorted(row.client for row in rows if row.kind == "fit") == [
+        client for client in range(CLIENTS) if client not in place.clients
+    ]
+    assert branch.counted == 1
+
+
+def test_where_nobody_can_read_rows_no_candidate_is_at_fault(shards, tmp_path):
+    gone = Shards(tmp_path / "gone")
+    with pytest.raises(TaskFailed, match=r"nobody's rows can be read[\s\S]*gone"):
+        rounds(shards, Serial().start(), count=1, place=gone)
 
 
 def test_a_client_that_diverges_is_found_in_its_block(shards):
@@ -284,5 +367,5 @@ def test_the_clock_says_where_a_round_went(shards):
     told = given.clock.profile()
     engine.close()
     assert {"frame", "select", "wait", "check", "combine"} <= set(told["coordinator"])
-    assert 0 < told["workers"]["0"]["busy"] <= told["whole"]
+    assert 0 < told["workers"]["0"]["train"] <= told["whole"]
     assert sum(told["coordinator"].values()) <= told["whole"]

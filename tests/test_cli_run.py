@@ -104,7 +104,8 @@ def test_a_finished_run_is_listed_reported_exported_and_applied(
     assert "Where the time went" in (finished / "report.html").read_text()
     told = json.loads((finished / "profile.json").read_text())
     assert set(told) == {"coordinator", "whole", "workers"}
-    assert all(times["busy"] > 0 for times in told["workers"].values())
+    assert all(set(times) == {"train", "evaluate", "idle"} for times in told["workers"].values())
+    assert all(min(times["train"], times["evaluate"]) > 0 for times in told["workers"].values())
     shipped = tmp_path / "wine.onnx"
     assert status("export", finished, "--onnx", shipped) == 0
     assert "the tested network of this run" in capsys.readouterr().out

@@ -306,10 +306,15 @@ def test_what_is_written_later_is_there_for_whoever_looks_next(journal):
 
 
 def test_what_somebody_waits_for_begins_at_once(journal, monkeypatch):
-    monkeypatch.setattr(beside, "PAUSE", 3_600.0)
-    for turn in range(2):
-        journal.later(lambda turn=turn: journal.commit("round", meter=[row(turn)]))
-    assert [r.round for r in journal.meter()] == [0, 1]
+    monkeypatch.setattr(beside, "PAUSE", 30.0)
+    began = time.monotonic()
+    for _ in range(2):
+        begun = threading.Event()
+        journal.later(begun.set)
+        assert not begun.wait(0.1)
+        journal.settle()
+        assert begun.is_set()
+    assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("use", ["cost", "later", "put", "close"])

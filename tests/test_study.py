@@ -158,6 +158,26 @@ def test_a_stop_is_clean_and_resuming_gives_the_uninterrupted_run(plain, tmp_pat
     assert digest(tmp_path / "run") == plain
 
 
+def test_a_begun_run_moves_to_another_engine_and_ends_with_the_same_bits(plain, tmp_path):
+    study = search(run_of(), tmp_path / "run")
+    for event in study.events():
+        if event.kind == "round":
+            study.stop()
+    with pytest.raises(ConfigError, match=r"--set: a begun run keeps its settings"):
+        resume(tmp_path / "run", settings=["budget.trials=3"])
+    moved = ['engine={kind="processes", workers=2}']
+    again = resume(tmp_path / "run", settings=moved, profile=True)
+    assert again.result.metrics["accuracy"] > 0.8
+    assert digest(tmp_path / "run") == plain
+    with Journal.open(tmp_path / "run", write=False) as journal:
+        spent = {(one.who, one.what): one.seconds for one in gather(journal).profile}
+        [(_, told, _)] = journal.events("profile")
+    workers = {who for who, _ in spent} - {"coordinator"}
+    assert len(workers) == 2
+    assert all(spent[worker, "train"] > 0 for worker in workers)
+    assert spent["worker 0", "train"] == told["workers"]["0"]["train"]
+
+
 class Killer:
     """Talks to kill_script.py."""
 

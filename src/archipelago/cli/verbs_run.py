@@ -213,13 +213,23 @@ def resume(
     previous: Annotated[
         bool, typer.Option("--previous", help="Go back one commit first: for a damaged file.")
     ] = False,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Of engine only: go on elsewhere, to the same bits."
+        ),
+    ] = None,
     as_json: _Json = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write where time went; the report shows it.")
+    ] = False,
 ) -> None:
     """Go on with a stopped or killed run, to the same result."""
     _warm()
     from archipelago.study.search import resume as again
 
-    _follow(again(directory, previous=previous), as_json)
+    study = again(directory, previous=previous, settings=settings or (), profile=profile)
+    _follow(study, as_json)
 
 
 def _warm() -> None:

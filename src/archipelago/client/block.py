@@ -7,7 +7,8 @@ others (`client/stacked.py`).
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Protocol
+from math import prod
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,8 +30,9 @@ LAID = 8 << 20
 """Bytes of rows that are laid out at a time."""
 
 
+@runtime_checkable
 class Rows(Protocol):
-    """Several clients' rows, each numbered from 0; nothing is read before it is asked for."""
+    """Several clients' rows, each one's numbered from 0, in memory or in files."""
 
     @property
     def counts(self) -> Sequence[int]:
@@ -47,10 +49,10 @@ class Rows(Protocol):
 
         Args:
             which: places of k clients.
-            rows: the row numbers wanted of each, `[k, ...]`, which may repeat.
+            rows: the row numbers wanted of each, `[k, steps, batch]`, which may repeat.
 
         Returns:
-            x and y, of shape `[k, ..., *shape of one]`.
+            x and y, `[k, steps, batch, *shape of one]`.
         """
         ...
 
@@ -73,7 +75,8 @@ class Held:
     @property
     def size(self) -> int:
         """Bytes of a row."""
-        return self.data[0][0][:1].nbytes
+        x = self.data[0][0]
+        return x.element_size() * prod(x.shape[1:])
 
     def take(self, which: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """See `Rows.take`."""
@@ -83,9 +86,8 @@ class Held:
     def _laid(self, part: int, which: np.ndarray, rows: Tensor) -> Tensor:
         first = self.data[0][part]
         out = first.new_empty((*rows.shape, *first.shape[1:]))
-        ends = rows.ndim - 2
         for place, own, target in zip(which.tolist(), rows.flatten(1), out, strict=True):
-            torch.index_select(self.data[place][part], 0, own, out=target.flatten(0, ends))
+            torch.index_select(self.data[place][part], 0, own, out=target.flatten(0, 1))
         return out
 
 
@@ -97,7 +99,7 @@ class Schedule:
         order: the clients' places in the caller's order.
         rows: row numbers, int64 `[clients, steps, batch]`; 0 where there is none.
         counts: rows in each step, int64 `[clients, steps]`; 0 where there is none.
-        steps: gradient steps of each client, in the caller's order.
+        steps: gradient steps of each client, in the caller's order as nothing else here.
     """
 
     order: np.ndarray
@@ -172,8 +174,9 @@ def descend(begin: Begin, flat: Tensor, rows: Rows, plan: Schedule) -> list[floa
         Each client's training loss, summed over the rows seen.
     """
     device, models = flat.device, len(flat)
+    order = torch.from_numpy(plan.order).to(device)
     ordered = np.array_equal(plan.order, np.arange(models))
-    weights = flat if ordered else flat[torch.from_numpy(plan.order).to(device)]
+    weights = flat if ordered else flat[order]
     real = np.arange(plan.rows.shape[2]) < plan.counts[..., None]
     share = (real / np.maximum(plan.counts, 1)[..., None]).astype(np.float32)
     shares = torch.from_numpy(share)[..., None].to(device)
@@ -189,7 +192,7 @@ def descend(begin: Begin, flat: Tensor, rows: Rows, plan: Schedule) -> list[floa
         for turn in zip(*parts, *weighed, strict=True):
             step(*turn)
     if not ordered:
-        flat[torch.from_numpy(plan.order).to(device)] = weights
+        flat[order] = weights
     summed = np.empty(len(flat))
     summed[plan.order] = losses.mul_(shares > 0).sum((1, 2, 3)).cpu().numpy()
     return summed.tolist()

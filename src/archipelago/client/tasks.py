@@ -107,8 +107,8 @@ class FitBlock:
     """Train one branch's model for a block of clients in one go; reply with a frame for each.
 
     With an `aggregator` it replies with their `sum`: one update's bytes instead of one a client,
-    and what each client would have said beside its update. Where the sum is not finite it replies
-    with a frame for each all the same, so that the one at fault is found.
+    and what each client would have said beside its update. Where the sum is not finite, or a client
+    has no rows, it replies with a frame for each all the same, so that the one at fault is found.
 
     Attributes:
         clients: whose rows.
@@ -152,12 +152,8 @@ class FitBlock:
         model = context.model(frame)
         seeds = [self.seed.child(client) for client in self.clients]
         if self.augment.parts:
-            rows: Rows = Held(
-                [
-                    _rows(self, client, context, seed)
-                    for client, seed in zip(self.clients, seeds, strict=True)
-                ]
-            )
+            pairs = zip(self.clients, seeds, strict=True)
+            rows: Rows = Held([_rows(self, client, context, seed) for client, seed in pairs])
         else:
             rows = context.several(self.clients, self.view)
         asked = Block(rows=rows, seeds=seeds, epochs=self.epochs, progress=self.progress)
@@ -165,7 +161,7 @@ class FitBlock:
         done = self.training.fit_block(model, context.place.task, flat, asked)
         # Before they are summed: what a client does not change adds exactly nothing.
         deltas = flat.sub_(model.flat)
-        if self.aggregator is not None:
+        if self.aggregator is not None and all(rows.counts):
             total = self.aggregator.gather(deltas, rows.counts).total.cpu().numpy()
             if np.isfinite(np.vdot(total, total)):  # as the server measures it
                 return [pack("sum", self._said(rows.counts, done, total), [total])]

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from archipelago.client.block import Held, Rows
 from archipelago.core.tree import Layout
+from archipelago.data.fleet import FleetShards
+from archipelago.data.shards import Shards
 from archipelago.nn.model import Model
 from archipelago.nn.own import built
 from archipelago.space.graph import Graph
@@ -90,14 +92,15 @@ class Bench:
         return x.to(self.place.device), y.to(self.place.device)
 
     def several(self, clients: Sequence[int], view: str = "") -> Rows:
-        """Return the train rows of several clients, not yet read where the shards allow that.
+        """Return the train rows of several clients; on the CPU, files are read as they are needed.
 
         Args:
             clients: whose, at least one.
             view: as in `rows`.
         """
         shards = self._shards(view)
-        if hasattr(shards, "several"):
+        # Shards derived from these may hold other rows than the files: they are asked for them.
+        if type(shards) in (Shards, FleetShards) and self.place.device == "cpu":
             return shards.several(clients)
         return Held([self.rows(client, "train", view) for client in clients])
 

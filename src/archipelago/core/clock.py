@@ -26,12 +26,12 @@ class Clock:
 
     Attributes:
         seconds: of the coordinator: `select`, `frame`, `wait`, `check`, `combine`, `journal`.
-        busy: of each worker, inside tasks.
+        busy: of each worker, inside tasks, by what they were: `train`, `evaluate`, `probe`.
     """
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self.busy: dict[int, float] = {}
+        self.busy: dict[int, dict[str, float]] = {}
         self._began = time.monotonic()
 
     def of(self, name: str) -> "_Span":
@@ -42,14 +42,15 @@ class Clock:
         """Count `seconds` under `name`."""
         self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
-    def waiting(self, results: Iterator[Any]) -> Iterator[Any]:
-        """Yield `results`, counting the time until each one comes, and its worker's work."""
+    def waiting(self, results: Iterator[Any], work: str) -> Iterator[Any]:
+        """Yield `results`, counting the time until each one comes, and its worker's `work`."""
         while True:
             with self.of("wait"):
                 result = next(results, None)
             if result is None:
                 return
-            self.busy[result.worker] = self.busy.get(result.worker, 0.0) + result.seconds
+            busy = self.busy.setdefault(result.worker, {})
+            busy[work] = busy.get(work, 0.0) + result.seconds
             yield result
 
     def profile(self) -> dict[str, object]:
@@ -59,7 +60,7 @@ class Clock:
             "whole": whole,
             "coordinator": dict(sorted(self.seconds.items())),
             "workers": {
-                str(worker): {"busy": busy, "idle": max(0.0, whole - busy)}
+                str(worker): {**busy, "idle": max(0.0, whole - sum(busy.values()))}
                 for worker, busy in sorted(self.busy.items())
             },
         }

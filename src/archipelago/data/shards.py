@@ -109,8 +109,8 @@ class Several:
             files: everybody's rows.
             starts: where each client's begin, in the files or in `numbers`.
             counts: rows of each.
-            numbers: whose rows of the files, one client's behind the other's; None where each
-                client's lie side by side.
+            numbers: row numbers in the files, one client's behind another's; None where each
+                client's rows lie side by side.
         """
         self._files, self._starts, self._numbers = files, starts, numbers
         self.counts = counts

@@ -20,6 +20,7 @@ __all__ = [
     "Task",
     "check_device",
     "one_thread",
+    "overdue",
 ]
 
 Buffer = Part
@@ -117,6 +118,14 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def overdue(deadline: float) -> str:
+    """Return what became of a task that took longer, in seconds."""
+    return (
+        f"ran past the deadline of {deadline:g} s and was stopped; "
+        "raise engine.deadline if its work takes longer"
+    )
 
 
 def check_device(name: str) -> None:

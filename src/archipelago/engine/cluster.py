@@ -18,7 +18,7 @@ from archipelago.core.buffers import join
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError, MissingExtra, TaskFailed
 from archipelago.core.memory import keep
-from archipelago.engine.base import Buffer, Result
+from archipelago.engine.base import Buffer, Result, overdue
 
 __all__ = ["Cluster"]
 
@@ -450,7 +450,7 @@ class _Actors:
         batch.early[index] = Result(
             index=index,
             data=None,
-            error=f"ran past the deadline of {self._options.deadline:g} s and was stopped",
+            error=overdue(self._options.deadline),
             seconds=self._options.deadline,
             worker=worker.number,
             attempts=batch.attempts[index],

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import TaskFailed
-from archipelago.engine.base import Buffer, Result, check_device
+from archipelago.engine.base import Buffer, Result, check_device, overdue
 from archipelago.engine.warm import warm
 from archipelago.engine.worker import DEPTH, Shared, work
 
@@ -145,7 +145,8 @@ class _Pool:
             return
         self._context = packed
         if not self._workers:
-            self._workers = [self._hire() for _ in range(self._wanted)]
+            while len(self._workers) < self._wanted:
+                self._workers.append(self._hire())
             return
         for worker in list(self._workers):
             try:
@@ -221,6 +222,22 @@ class _Pool:
         self._workers = []
 
     def _hire(self) -> _Worker:
+        try:
+            return self._hired()
+        except OSError as error:
+            up = len(self._workers)
+            for worker in self._workers:  # whoever clears up behind them needs files too
+                self._bury(worker)
+            self._workers = []
+            raise TaskFailed(
+                "no further worker can be started",
+                got=f"{up} of {self._wanted} run: {error}",
+                where="engine.workers",
+                fix="lower it, or raise the limit that is named (`ulimit -n`: a worker takes about "
+                "seven open files)",
+            ) from error
+
+    def _hired(self) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         life_theirs, life_ours = self._spawn.Pipe(duplex=False)
         slots = [_Slot(os.memfd_create("archipelago-reply")) for _ in range(SLOTS)]
@@ -372,8 +389,7 @@ class _Pool:
         early[index] = Result(
             index=index,
             data=None,
-            error=f"ran past the deadline of {self._deadline:g} s and was stopped; "
-            "raise engine.deadline if its work takes longer",
+            error=overdue(self._deadline),
             seconds=self._deadline,
             worker=worker.number,
             attempts=attempts[index],

@@ -11,7 +11,12 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.update import Update
 from archipelago.wire.frame import Frame, unpack
 
-__all__ = ["Said", "parted", "scored", "summed", "updated"]
+__all__ = ["FAILED", "Said", "failed", "parted", "scored", "summed", "unread", "updated"]
+
+FAILED = "the client's work failed"
+"""How what is said of a client begins whose engine gives a reason instead of a reply."""
+
+_UNREAD = ("DataError:", "FileNotFoundError:", "PermissionError:", "OSError:")
 
 
 class Said(NamedTuple):
@@ -28,6 +33,17 @@ class Said(NamedTuple):
     seen: int
     loss: float
     nbytes: int
+
+
+def failed(reason: str | None) -> UpdateRefused:
+    """Return what is said of a client whose work failed: the first line of the reason goes on."""
+    first = (reason or "no reply").strip().partition("\n")[0]
+    return UpdateRefused(f"{FAILED}: {first[:200]}", got=reason if reason != first else None)
+
+
+def unread(refusal: UpdateRefused) -> bool:
+    """Whether a client's work failed because its files could not be read."""
+    return refusal.what.startswith(tuple(f"{FAILED}: {name}" for name in _UNREAD))
 
 
 def parted(data: memoryview, scalars: int) -> tuple[memoryview, torch.Tensor]:

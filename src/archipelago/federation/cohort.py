@@ -201,13 +201,12 @@ class Cohort:
             drawn = seed.child("stragglers").numpy().choice(len(chosen), slow, replace=False)
             straggling = {chosen[index] for index in drawn}
         if self.availability == "always" and not (slow or self.dropout or self.spread):
-            alike = {  # nothing is drawn: work says it all
-                macs: self._fate(
-                    chosen[0], macs, traffic, epochs, straggles=False, speeds=speeds, own=seed
-                )
+            # Nothing is drawn: work says it all.
+            alike = {
+                macs: self._timed(macs, self.speed, traffic, epochs, managed=epochs)
                 for macs in set(work)
             }
-            return self._closed(tuple(alike[macs] for macs in work))
+            return self._closed(tuple(alike[macs] for _, macs in zip(chosen, work, strict=True)))
         stays = (
             left(np.array(chosen, np.int64), now, speeds)
             if self.availability == "diurnal"
@@ -261,12 +260,25 @@ class Cohort:
     ) -> Fate:
         if self.dropout and own.child("dropout").rng().random() < self.dropout:
             return Fate(epochs=0, seconds=0.0, note="dropped out")
-        speed = self.pace(client, speeds)
-        travel, epoch = traffic / self.bandwidth, work / speed
         managed, note = epochs, ""
         if straggles:
             managed = own.child("epochs").rng().randint(1, epochs - 1) if epochs > 1 else 0
             note = "straggler"
+        speed = self.pace(client, speeds)
+        return self._timed(work, speed, traffic, epochs, managed=managed, note=note)
+
+    def _timed(
+        self,
+        work: float,
+        speed: float,
+        traffic: int,
+        epochs: int,
+        *,
+        managed: int,
+        note: str = "",
+    ) -> Fate:
+        """Return the fate of a device that is there and manages some of the epochs."""
+        travel, epoch = traffic / self.bandwidth, work / speed
         if self.deadline and travel + managed * epoch > self.deadline:
             managed = int(max(0.0, self.deadline - travel) / epoch)
             note = "late"

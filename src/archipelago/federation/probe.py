@@ -10,7 +10,7 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.federation.branch import Branch
-from archipelago.federation.check import scored
+from archipelago.federation.check import failed, scored
 from archipelago.federation.rounds import Federation, Incident, Scores, message
 
 __all__ = ["probe"]
@@ -63,7 +63,9 @@ def probe(
     rows: list[MeterRow] = []
     incidents: list[Incident] = []
     try:
-        for (branch, client), result in zip(pairs, federation.engine.map(tasks), strict=True):
+        for (branch, client), result in zip(
+            pairs, federation.clock.waiting(federation.engine.map(tasks), "probe"), strict=True
+        ):
             macs, down = work[branch.number, client], handles[branch.number].size
             row = MeterRow(
                 phase=phase,
@@ -81,7 +83,7 @@ def probe(
             )
             try:
                 if result.data is None:
-                    raise UpdateRefused("the client's work failed", got=result.error)
+                    raise failed(result.error)
                 vectors[branch.number][client] = scored(
                     result.data,
                     client=client,

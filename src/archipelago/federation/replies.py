@@ -12,7 +12,7 @@ from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.core.update import Update
 from archipelago.engine.base import Result
-from archipelago.federation.check import parted, summed, updated
+from archipelago.federation.check import failed, parted, summed, updated
 from archipelago.federation.federation import Federation
 from archipelago.federation.visits import Visit, summing
 from archipelago.wire.frame import unbundle
@@ -83,7 +83,7 @@ def _replies(job: Sequence[Visit], result: Result) -> Sequence[memoryview | str]
 
 def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) -> list[Answer]:
     if isinstance(reply, str):
-        raise UpdateRefused("the clients' work failed", got=reply)
+        raise failed(reply)
     branch, aggregator = job[0].side.branch, summing(federation, job)
     if aggregator is None:
         raise UpdateRefused("a sum of updates, where each one was asked for")
@@ -112,7 +112,7 @@ def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) 
 def _read(federation: Federation, visit: Visit, reply: memoryview | str) -> Answer:
     branch, terms, kept = visit.side.branch, visit.side.terms, None
     if isinstance(reply, str):
-        return Answer(visit=visit, refused=UpdateRefused("the client's work failed", got=reply))
+        return Answer(visit=visit, refused=failed(reply))
     stays = 0 if visit.kept is None else visit.kept.nbytes
     answer = Answer(visit=visit, nbytes=max(0, reply.nbytes - stays))
     try:

@@ -15,11 +15,11 @@ from archipelago.aggregate.mean import Folding
 from archipelago.client.keeping import terms_of
 from archipelago.client.paths import Path
 from archipelago.client.tasks import Evaluate
-from archipelago.core.errors import UpdateRefused
+from archipelago.core.errors import TaskFailed, UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.engine.base import one_thread
 from archipelago.federation.branch import Branch
-from archipelago.federation.check import scored
+from archipelago.federation.check import failed, scored, unread
 from archipelago.federation.federation import Federation, Incident
 from archipelago.federation.replies import Answer, absent, answers, fitted
 from archipelago.federation.visits import (
@@ -88,9 +88,12 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         phase: what the meter calls it; it also names the stream of chance.
 
     Returns:
-        New branches. One fails when a round has no reply left because the replies were not
-        finite; a round with fewer replies than `cohort.minimum` does not count: the weights
-        stay as they were.
+        New branches. One fails when all of a round's replies were refused, for the reason of the
+        last; a round with fewer replies than `cohort.minimum` does not count: the weights stay as
+        they were.
+
+    Raises:
+        TaskFailed: nobody's rows could be read.
     """
     live = [branch for branch in branches if branch.alive]
     clock, aggregator = federation.clock, federation.aggregator
@@ -110,9 +113,11 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         visits.sort(key=lambda visit: (-visit.work, visit.client, visit.model))
         jobs = grouped(visits)
         tasks = [task_of(federation, job, phase) for job in jobs]
-    diverged: dict[int, str] = {}
+    faults: dict[int, str] = {}
+    lost = 0
     try:
-        for job, result in zip(jobs, clock.waiting(federation.engine.map(tasks)), strict=True):
+        results = clock.waiting(federation.engine.map(tasks), "train")
+        for job, result in zip(jobs, results, strict=True):
             for answer in answers(federation, job, result):
                 side, client, refused = answer.visit.side, answer.visit.client, answer.refused
                 number = side.branch.number
@@ -121,7 +126,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                     incidents.append(
                         Incident(kind="refused", branch=number, client=client, text=str(refused))
                     )
-                    diverged[number] = refused.what
+                    faults[number], lost = refused.what, lost + unread(refused)
                     continue
                 with clock.of("combine"):
                     _fold(federation, answer)
@@ -130,6 +135,12 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         for side in sides.values():
             for handle in (side.handle, *side.others):
                 handle.release()
+    if lost == len(visits) > 0:  # no candidate's fault: a resumed run trains the round again
+        raise TaskFailed(
+            "nobody's rows can be read",
+            got=incidents[-1].text,
+            fix="leave the run's files alone while it runs; `archipelago resume` makes them again",
+        )
     spent: dict[int, list[MeterRow]] = {number: [] for number in sides}
     for row in rows:
         spent[row.branch].append(row)
@@ -149,8 +160,8 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
             after = side.gathered.joined(after)
-        elif branch.number in diverged and folding.count == 0:
-            after = after.end("failed", f"round {branch.round}: {diverged[branch.number]}")
+        elif branch.number in faults and folding.count == 0:
+            after = after.end("failed", f"round {branch.round}: {faults[branch.number]}")
         else:
             text = f"round {branch.round}: {folding.count} replies, too few to count"
             incidents.append(Incident(kind="void", branch=branch.number, client=-1, text=text))
@@ -226,7 +237,7 @@ def evaluate(
     incidents: list[Incident] = []
     try:
         for (branch, client), result in zip(
-            pairs, federation.clock.waiting(federation.engine.map(tasks)), strict=True
+            pairs, federation.clock.waiting(federation.engine.map(tasks), "evaluate"), strict=True
         ):
             macs = branch.graph.macs * int(counts[client])
             row = MeterRow(
@@ -245,7 +256,7 @@ def evaluate(
             )
             try:
                 if result.data is None:
-                    raise UpdateRefused("the client's work failed", got=result.error)
+                    raise failed(result.error)
                 vectors[branch.number][client] = scored(
                     result.data,
                     client=client,

@@ -1,11 +1,13 @@
 """Whether two runs are the same run: a hash over everything that chance or the clock may not move.
 
-Left out: wall-clock columns, JSON keys named in `VOLATILE`, notes (a resumption, a stop), and the
-state of every full commit but the last, because how often tensors are written depends on speed.
+Left out: wall-clock columns, JSON keys named in `VOLATILE`, notes (a resumption, a stop), the run's
+`[engine]`, and the state of every full commit but the last, because how often tensors are written
+depends on speed.
 """
 
 import json
 import sqlite3
+import tomllib
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 from archipelago.core.meter import COLUMNS
 from archipelago.core.meter import VOLATILE as METER_VOLATILE
 
-__all__ = ["VOLATILE", "identity"]
+__all__ = ["VOLATILE", "identity", "lasting"]
 
 VOLATILE = METER_VOLATILE | {"wall", "created", "directory"}
 """Columns, and keys at any depth of metadata, states, outcomes and events, that may differ."""
@@ -29,7 +31,7 @@ _ROWS = (
     "(SELECT max(number) FROM commits WHERE state IS NOT NULL) ORDER BY name",
 )
 _RECORDS = (
-    "SELECT key, value FROM meta WHERE key NOT IN ('created', 'directory') ORDER BY key",
+    "SELECT key, value FROM meta WHERE key NOT IN ('created', 'directory', 'run') ORDER BY key",
     "SELECT number, record FROM outcomes ORDER BY number, rowid",
     "SELECT number || kind, data FROM events ORDER BY number, rowid",
     "SELECT number, state FROM commits WHERE state IS NOT NULL ORDER BY number DESC LIMIT 1",
@@ -49,7 +51,19 @@ def identity(connection: sqlite3.Connection) -> str:
         add(query, connection.execute(query))
     for query in _RECORDS:
         add(query, ((key, _stable(text)) for key, text in connection.execute(query)))
+    query = "SELECT value FROM meta WHERE key = 'run'"
+    add(query, (lasting(json.loads(text)) for (text,) in connection.execute(query)))
     return name.hexdigest()
+
+
+def lasting(run: str) -> str:
+    """Return what of a run's text, TOML, two runs that are the same have in common.
+
+    Where it is computed is no part of it: `[engine]` is left out.
+    """
+    tables = tomllib.loads(run)
+    tables.pop("engine", None)
+    return json.dumps(tables, sort_keys=True)
 
 
 def _stable(text: str) -> str:

@@ -144,7 +144,8 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
         )
     if findings.profile:
         yield "<h2>Where the time went</h2>" + table(
-            "Wall-clock seconds of this machine; no result depends on them.",
+            "Wall-clock seconds of this machine, in the sessions that were asked to tell; "
+            "no result depends on them.",
             ("who", "what", "seconds"),
             [(s.who, s.what, f"{s.seconds:.2f}") for s in findings.profile],
         )

@@ -151,12 +151,15 @@ def _quality(facts: Mapping[str, Any]) -> tuple[page.Remark, ...] | None:
 
 
 def _spent(journal: Journal) -> Iterator[page.Spent]:
-    for _, data, _ in list(journal.events("profile"))[-1:]:
-        for what, seconds in data["coordinator"].items():
-            yield page.Spent(who="coordinator", what=what, seconds=seconds)
-        for worker, times in data["workers"].items():
+    """Yield where the time of every session went that was asked to tell, summed."""
+    spent: Counter[tuple[str, str]] = Counter()
+    for _, data, _ in journal.events("profile"):
+        workers = {f"worker {worker}": times for worker, times in data["workers"].items()}
+        for who, times in {"coordinator": data["coordinator"], **workers}.items():
             for what, seconds in times.items():
-                yield page.Spent(who=f"worker {worker}", what=what, seconds=seconds)
+                spent[who, what] += seconds
+    for (who, what), seconds in sorted(spent.items()):
+        yield page.Spent(who=who, what=what, seconds=seconds)
 
 
 def _task(facts: Mapping[str, Any]) -> str:
@@ -350,11 +353,13 @@ def _releases(journal: Journal, facts: Mapping[str, Any], task: Any) -> Iterator
 
 
 def _events(journal: Journal) -> Iterator[page.Event]:
+    told: set[str] = set()
     for kind in ("refused", "void"):
         seen = Counter(
             (f"candidate #{data['branch']}", str(data["text"]).splitlines()[0])
             for _, data, _ in journal.events(kind)
         )
+        told.update(detail for _, detail in seen)
         for (where, detail), count in sorted(seen.items()):
             yield page.Event(kind=kind, where=where, detail=detail, count=count)
     lost: Counter[str] = Counter()
@@ -364,7 +369,9 @@ def _events(journal: Journal) -> Iterator[page.Event]:
     for detail, count in sorted(lost.items()):
         yield page.Event(kind=LOST, where="engine", detail=detail, count=count)
     notes = Counter(
-        row.note for row in journal.meter(kind="refused") if row.note and not row.bytes_up
+        row.note
+        for row in journal.meter(kind="refused")
+        if row.note and not row.bytes_up and row.note not in told
     )
     for note, count in sorted(notes.items()):
         yield page.Event(kind="absent", where="clients", detail=note, count=count)

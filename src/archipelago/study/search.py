@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from archipelago.data.key import TestKey
 from archipelago.driver.loop import Champion, Position, explore
 from archipelago.driver.record import Recorder
 from archipelago.estimate.arena import SILENT
+from archipelago.federation.check import FAILED
+from archipelago.journal.identity import lasting
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
@@ -273,9 +275,7 @@ class Study:
                 "every candidate failed" if name == "search" else "the final training failed",
                 got="; ".join(reasons)[:400],
                 where=name,
-                fix="lower cohort.minimum or cohort.dropout, or raise cohort.deadline"
-                if all(reason == SILENT for reason in reasons)
-                else "lower client.learning_rate, or set client.clip",
+                fix=_advice(reasons),
             )
 
     def _profiled(self, journal: Journal, clock: Clock) -> None:
@@ -321,27 +321,58 @@ def search(run: Run, out: str | Path | None = None, *, profile: bool = False) ->
     return Study(run, directory, profile=profile)
 
 
-def resume(directory: str | Path, run: Run | None = None, *, previous: bool = False) -> Study:
+def resume(
+    directory: str | Path,
+    run: Run | None = None,
+    *,
+    previous: bool = False,
+    settings: Sequence[str] = (),
+    profile: bool = False,
+) -> Study:
     """Return a study that goes on from the directory's last commit.
 
     Args:
         directory: of a run that was stopped or killed.
         run: that began it, where a part of it is known to Python only; None reads it from there.
+            Its engine may be another one.
         previous: go back to the commit before the last, for a damaged tensor file.
+        settings: `engine.option=value`: where it is computed from here on.
+        profile: as in `search`.
+
+    Raises:
+        ConfigError: another run began there, or `settings` would change what is computed.
     """
+    for setting in settings:
+        if setting.partition("=")[0].partition(".")[0].strip() != "engine":
+            raise ConfigError(
+                "a begun run keeps its settings, except where it is computed",
+                got=setting,
+                where="--set",
+                fix="set engine.* only, or start a new run",
+            )
     path = Path(directory)
     with Journal.open(path, write=previous) as journal:
         if previous and (commit := journal.previous()):
             journal.rollback(commit.number)
         text = journal.meta["run"]
-    if run is not None and described(run) != text:
+    if run is not None and lasting(described(run)) != lasting(text):
         raise ConfigError(
             "this is not the run that began here",
             got=run.name,
             where=str(path),
             fix=f"compose it as {path / 'run.toml'} says, or start a new one",
         )
-    return Study(run or loads(text, source=str(path / "run.toml")), path, resumed=True)
+    run = run or loads(text, settings, source=str(path / "run.toml"))
+    return Study(run, path, resumed=True, profile=profile)
+
+
+def _advice(reasons: Sequence[str]) -> str:
+    """Return what to do where every candidate failed."""
+    if all(reason == SILENT for reason in reasons):
+        return "lower cohort.minimum or cohort.dropout, or raise cohort.deadline"
+    if any(FAILED in reason for reason in reasons):
+        return "mend what the reason names, then start a new run"
+    return "lower client.learning_rate, or set client.clip"
 
 
 def _champions(state: Mapping[str, Any]) -> dict[str, Champion]:
