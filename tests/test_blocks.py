@@ -41,16 +41,23 @@ def shards(tmp_path_factory):
     owner = np.repeat(np.arange(CLIENTS), counts)
     x = rng.standard_normal((len(owner), 4)).astype(np.float32)
     rows = [np.flatnonzero(owner == client) for client in range(CLIENTS)]
-    return Shards.write(
-        tmp_path_factory.mktemp("blocks") / "shards",
-        signature=Signature(modality="table", shape=(4,), task=TASK),
-        names=[str(client) for client in range(CLIENTS)],
-        held_out=(),
-        x=x,
-        y=rng.integers(0, 3, len(owner)),
-        spans=[(own[1:], own[:1], own[:0]) for own in rows],
-        affine=([1.0] * 4, [0.0] * 4),
-    )
+    y = rng.integers(0, 3, len(owner))
+
+    def written(directory, values):
+        return Shards.write(
+            directory,
+            signature=Signature(modality="table", shape=(4,), task=TASK),
+            names=[str(client) for client in range(CLIENTS)],
+            held_out=(),
+            x=values,
+            y=y,
+            spans=[(own[1:], own[:1], own[:0]) for own in rows],
+            affine=([1.0] * 4, [0.0] * 4),
+        )
+
+    home = written(tmp_path_factory.mktemp("blocks") / "shards", x)
+    written(home.directory / "shifted", x + 1)
+    return home
 
 
 @pytest.mark.parametrize("shape", [(3, 2, 2), (3,)])
@@ -115,19 +122,6 @@ class Nearer(Shards):
     def train(self, client):
         x, y = super().train(client)
         return x + 1, y
-
-
-@dataclass(frozen=True)
-class Views:
-    """Two preparations of the same rows."""
-
-    shards: Shards
-
-    def train(self, client):
-        return self.shards.train(client)
-
-    def view(self, name):
-        return {"shifted": Shifted(self.shards)}[name]
 
 
 @dataclass(frozen=True)
@@ -205,7 +199,7 @@ def test_blocks_equal_one_client_at_a_time(shards, wanted, name):
     [
         {"place": Shifted},
         {"place": lambda shards: Nearer(shards.directory)},
-        {"place": Views, "settings": {SCALING: "shifted"}},
+        {"settings": {SCALING: "shifted"}},
         {"augment": Augment(jitter=0.5)},
     ],
     ids=["delegated", "derived", "view", "augmented"],
