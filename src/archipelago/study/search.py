@@ -336,7 +336,7 @@ def resume(
         run: that began it, where a part of it is known to Python only; None reads it from there.
             Its engine may be another one.
         previous: go back to the commit before the last, for a damaged tensor file.
-        settings: `engine.option=value`: where it is computed from here on.
+        settings: `engine.option=value`: where this session computes.
         profile: as in `search`.
 
     Raises:
