@@ -1,5 +1,6 @@
 """Serial is the reference; processes equal it and survive losses."""
 
+import errno
 import os
 import platform
 import resource
@@ -200,6 +201,59 @@ def test_stopping_early_leaves_the_pool_usable(pool):
 def test_an_engine_that_is_not_open_says_so():
     with pytest.raises(TaskFailed, match="not open"):
         next(Serial().start().map([Add(1)]))
+
+
+@dataclass(frozen=True)
+class Where:
+    """Says on which cores its worker may run."""
+
+    kill: bool = False
+
+    def __call__(self, context, memory):
+        if self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [np.array(sorted(os.sched_getaffinity(0)), "<i8")]
+
+
+@pytest.mark.parametrize("spare", [0, 1])
+def test_where_every_core_has_its_worker_each_stays_on_its_own(spare):
+    cores = sorted(os.sched_getaffinity(0))
+    workers = len(cores) - spare
+    if not workers:
+        pytest.skip("one core only")
+    wanted = [cores] * workers if spare else [[core] for core in cores]
+    engine = Processes(workers=workers, retries=0).start()
+    engine.open(Place())
+
+    def seen():
+        found = {}
+        while len(found) < workers:
+            for result in engine.map([Where()] * workers):
+                found[result.worker] = np.frombuffer(result.data, "<i8").tolist()
+        return sorted(found.values())
+
+    assert seen() == wanted
+    [lost] = engine.map([Where(kill=True)])
+    assert "SIGKILL" in lost.error
+    assert seen() == wanted
+    engine.close()
+
+
+def test_where_no_worker_can_be_started_it_is_said(monkeypatch):
+    real, left = os.memfd_create, [20]
+
+    def few(name, *more):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(name, *more)
+
+    engine = Processes(workers=len(os.sched_getaffinity(0))).start()
+    engine._wanted = 8
+    monkeypatch.setattr(os, "memfd_create", few)
+    with pytest.raises(TaskFailed, match=r"no further worker[\s\S]*6 of 8 run[\s\S]*ulimit"):
+        engine.open(Place())
+    assert engine._workers == []
 
 
 def test_more_workers_than_cores_are_warned_about():
