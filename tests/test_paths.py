@@ -94,6 +94,19 @@ def trained(graph, task, x, y, training, *, seed=ONE, epochs=2):
     return model.flat.clone(), done
 
 
+def fitted(training, graph, task, asked):
+    """Train a block; return what each client did, and its weights, `[clients, layout.size]`."""
+    count, model = len(asked.seeds), Model.of_graph(graph)
+    start = initialise(graph, Seed(3))
+    leaves = {
+        name: view.expand(count, *view.shape).clone()
+        for name, view in graph.layout.views(start).items()
+    }
+    done = training.fit_block(model, task, leaves, asked)
+    assert not model.flat.any()
+    return done, torch.cat([leaf.flatten(1) for leaf in leaves.values()], 1)
+
+
 def block(data, seeds, passes):
     return Block(rows=Held(data), seeds=seeds, epochs=passes, progress=0)
 
@@ -173,8 +186,7 @@ def test_rows_laid_out_a_step_at_a_time_give_the_same_bits(monkeypatch):
     found = []
     for most in (blocked.LAID, 1):
         monkeypatch.setattr(blocked, "LAID", most)
-        flat = start.expand(3, -1).clone()
-        found.append((training.fit_block(Model.of_graph(graph), task, flat, asked), flat))
+        found.append(fitted(training, graph, task, asked))
     (done, whole), (again, pieces) = found
     assert done == again
     assert torch.equal(whole, pieces)
@@ -188,8 +200,7 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
     seeds = [Seed(9).child(client) for client in range(5)]
     training = LocalTraining(batch=batch, learning_rate=0.2)
     start = initialise(graph, Seed(3))
-    flat = start.expand(5, -1).clone()
-    done = training.fit_block(Model.of_graph(graph), task, flat, block(data, seeds, passes))
+    done, flat = fitted(training, graph, task, block(data, seeds, passes))
     for client, (x, y) in enumerate(data):
         alone, one = trained(
             graph, task, x, y, LocalTraining(path="flat", batch=batch, learning_rate=0.2),
@@ -217,13 +228,12 @@ def test_a_client_without_rows_learns_nothing_and_disturbs_nobody(batch):
     seeds = [Seed(9).child(client) for client in range(3)]
     training, start = LocalTraining(batch=batch, learning_rate=0.2), initialise(graph, Seed(3))
     asked = block([full[0], empty, full[1]], seeds, [2, 3, 1])
-    flat = start.expand(3, -1).clone()
-    done = training.fit_block(Model.of_graph(graph), task, flat, asked)
+    done, flat = fitted(training, graph, task, asked)
     assert torch.equal(flat[1], start)
     assert (done[1].steps, done[1].examples, done[1].loss) == (0, 0, 0.0)
-    two = start.expand(2, -1).clone()
     asked = block(full, [seeds[0], seeds[2]], [2, 1])
-    assert training.fit_block(Model.of_graph(graph), task, two, asked) == [done[0], done[2]]
+    again, two = fitted(training, graph, task, asked)
+    assert again == [done[0], done[2]]
     assert (two - flat[[0, 2]]).abs().max() < TOLERANCE
 
 
@@ -252,9 +262,8 @@ def test_stacked_clients_equal_one_at_a_time(graph, task):
     seeds = [Seed(9).child(client) for client in range(3)]
     training = LocalTraining(batch=8, learning_rate=0.05, path="stacked")
     start = initialise(graph, Seed(3))
-    flat = start.expand(3, -1).clone()
     model = Model.of_graph(graph)
-    done = training.fit_block(model, task, flat, block(data, seeds, passes))
+    done, flat = fitted(training, graph, task, block(data, seeds, passes))
     assert not model.flat.any()
     for client, (x, y) in enumerate(data):
         for path in ("flat", "stacked"):  # the second: a block of one

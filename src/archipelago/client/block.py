@@ -4,7 +4,7 @@ What a step is depends on the network: written out for dense ones (`client/dense
 others (`client/stacked.py`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import prod
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Begin", "Held", "Rows", "Schedule", "Step", "descend"]
+__all__ = ["Begin", "Held", "Leaves", "Rows", "Schedule", "Step", "descend"]
 
 Step = Callable[[Tensor, Tensor, Tensor, Tensor], None]
 """One step of SGD of every model of a block.
@@ -23,8 +23,15 @@ It takes inputs `[clients, batch, ...]`, targets `[clients, batch, ...]`, each r
 client's mean loss, and zeros to which it adds each row's loss, both `[clients, batch, 1]`.
 """
 
-Begin = Callable[[Tensor], Step]
-"""Gives the step of some models, `[clients, layout.size]`, which it will change in place."""
+Leaves = Mapping[str, Tensor]
+"""A block of clients' weights: each leaf of the layout by name, in order, `[clients, *shape]`.
+
+Contiguous: torch adds a batch of products in one call then, and client by client where one's leaf
+lies a whole model behind another's.
+"""
+
+Begin = Callable[[Leaves], Step]
+"""Gives the step of some models, which it will change in place."""
 
 LAID = 8 << 20
 """Bytes of rows that are laid out at a time."""
@@ -161,22 +168,22 @@ class Schedule:
             begin = end
 
 
-def descend(begin: Begin, flat: Tensor, rows: Rows, plan: Schedule) -> list[float]:
-    """Train each row of `flat`, in place, on its own client's batches with plain SGD.
+def descend(begin: Begin, leaves: Leaves, rows: Rows, plan: Schedule) -> list[float]:
+    """Train each client's weights, in place, on its own batches with plain SGD.
 
     Args:
         begin: gives the step of the clients that still have rows.
-        flat: weights, `[clients, layout.size]`.
+        leaves: each client's weights.
         rows: each client's.
         plan: which of them, step by step.
 
     Returns:
         Each client's training loss, summed over the rows seen.
     """
-    device, models = flat.device, len(flat)
+    device, models = next(iter(leaves.values())).device, len(plan.order)
     order = torch.from_numpy(plan.order).to(device)
     ordered = np.array_equal(plan.order, np.arange(models))
-    weights = flat if ordered else flat[order]
+    weights = leaves if ordered else {name: leaf[order] for name, leaf in leaves.items()}
     real = np.arange(plan.rows.shape[2]) < plan.counts[..., None]
     share = (real / np.maximum(plan.counts, 1)[..., None]).astype(np.float32)
     shares = torch.from_numpy(share)[..., None].to(device)
@@ -185,14 +192,15 @@ def descend(begin: Begin, flat: Tensor, rows: Rows, plan: Schedule) -> list[floa
     step = begin(weights)
     for active, steps in plan.spans(rows.size):
         if active < models:
-            step, models = begin(weights[:active]), active
+            step, models = begin({name: leaf[:active] for name, leaf in weights.items()}), active
         laid = rows.take(plan.order[:active], plan.rows[:active, steps])
         parts = (part.to(device).unbind(1) for part in laid)
         weighed = (part[:active, steps].unbind(1) for part in (shares, losses))
         for turn in zip(*parts, *weighed, strict=True):
             step(*turn)
     if not ordered:
-        flat[order] = weights
-    summed = np.empty(len(flat))
+        for name, leaf in leaves.items():
+            leaf[order] = weights[name]
+    summed = np.empty(len(order))
     summed[plan.order] = losses.mul_(shares > 0).sum((1, 2, 3)).cpu().numpy()
     return summed.tolist()

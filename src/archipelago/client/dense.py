@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from archipelago.client.block import Begin, Step
+from archipelago.client.block import Begin, Leaves, Step
 from archipelago.data.tasks import Classification
 from archipelago.space.graph import INPUT, Graph
 
@@ -45,7 +45,7 @@ class _Line:
 
 @dataclass(frozen=True, slots=True)
 class _Linear:
-    """Views of one layer of the first few models, made once: a view costs as much as a sum."""
+    """Views of one layer of a block of models, made once: a view costs as much as a sum."""
 
     weight: Tensor
     turned: Tensor
@@ -53,19 +53,14 @@ class _Linear:
 
 
 class Dense:
-    """The first few models of `flat`, shape `[clients, layout.size]`, over one graph of `OPS`.
+    """A block of models over one graph of `OPS`; `descend` changes their weights in place."""
 
-    Attributes:
-        flat: the weights; `descend` changes them in place.
-    """
-
-    def __init__(self, graph: Graph, flat: Tensor) -> None:
-        self.flat = flat
+    def __init__(self, graph: Graph, leaves: Leaves) -> None:
         self._lines = tuple(
             _Line(n.op, n.name, n.inputs, str(n.settings["fn"]) if n.op == "act" else "")
             for n in graph.nodes
         )
-        self._layers = _layers(graph, flat)
+        self._layers = _layers(graph, leaves)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Return every node's output, the last node's last.
@@ -135,8 +130,8 @@ def dense(graph: Graph, task: Any, rate: float) -> Begin:
     """
     slope, last = _slope(task), graph.nodes[-1].name
 
-    def begin(flat: Tensor) -> Step:
-        model = Dense(graph, flat)
+    def begin(leaves: Leaves) -> Step:
+        model = Dense(graph, leaves)
 
         def step(x: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> None:
             values = model.forward(x.flatten(2))
@@ -182,15 +177,10 @@ def _cross_entropy(logits: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> Te
     return powers.mul_(share / total).scatter_add_(2, index, share.neg())
 
 
-def _layers(graph: Graph, flat: Tensor) -> dict[str, _Linear]:
-    layout = graph.layout
-    views = {
-        leaf.name: flat[:, start : start + leaf.size].view(-1, *leaf.shape)
-        for leaf, start in zip(layout.leaves, layout.offsets, strict=True)
-    }
+def _layers(graph: Graph, leaves: Leaves) -> dict[str, _Linear]:
     layers: dict[str, _Linear] = {}
     for node in graph.nodes:
         if node.op == "linear":
-            weight, bias = views[f"{node.name}.weight"], views.get(f"{node.name}.bias")
+            weight, bias = leaves[f"{node.name}.weight"], leaves.get(f"{node.name}.bias")
             layers[node.name] = _Linear(weight, weight.mT, None if bias is None else bias[:, None])
     return layers

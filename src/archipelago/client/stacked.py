@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from archipelago.client.block import Begin, Step
+from archipelago.client.block import Begin, Leaves, Step
 from archipelago.nn.model import Model
 from archipelago.space.graph import Node
 
@@ -48,17 +48,12 @@ def stacked(model: Model, task: Any, rate: float) -> Begin:
 
     slope = vmap(grad(mean, has_aux=True))
 
-    def begin(flat: Tensor) -> Step:
-        models = {
-            leaf.name: flat[:, start : start + leaf.size].view(-1, *leaf.shape)
-            for leaf, start in zip(model.layout.leaves, model.layout.offsets, strict=True)
-        }
-
+    def begin(leaves: Leaves) -> Step:
         def step(x: Tensor, y: Tensor, share: Tensor, loss: Tensor) -> None:
             with model.stored("plain"):
-                slopes, losses = slope(models, x, y, share[..., 0])
+                slopes, losses = slope(dict(leaves), x, y, share[..., 0])
             with torch.no_grad():
-                for name, own in models.items():
+                for name, own in leaves.items():
                     own.add_(slopes[name], alpha=-rate)
                 loss.add_(losses[..., None])
 

@@ -157,18 +157,22 @@ class FitBlock:
         else:
             rows = context.several(self.clients, self.view)
         asked = Block(rows=rows, seeds=seeds, epochs=self.epochs, progress=self.progress)
-        flat = model.flat.expand(len(seeds), -1).clone()
-        done = self.training.fit_block(model, context.place.task, flat, asked)
+        before = model.layout.views(model.flat)
+        leaves = {
+            name: leaf.expand(len(seeds), *leaf.shape).clone() for name, leaf in before.items()
+        }
+        done = self.training.fit_block(model, context.place.task, leaves, asked)
         # Before they are summed: what a client does not change adds exactly nothing.
-        deltas = flat.sub_(model.flat)
+        deltas = [leaf.sub_(before[name]).flatten(1) for name, leaf in leaves.items()]
         if self.aggregator is not None and all(rows.counts):
-            total = self.aggregator.gather(deltas, rows.counts).total.cpu().numpy()
+            sums = [self.aggregator.gather(part, rows.counts).total for part in deltas]
+            total = torch.cat(sums).cpu().numpy()
             if np.isfinite(np.vdot(total, total)):  # as the server measures it
                 return [pack("sum", self._said(rows.counts, done, total), [total])]
         return [
             pack("update", _told(self, client, count, fitted), [delta])
             for client, count, fitted, delta in zip(
-                self.clients, rows.counts, done, deltas.cpu().numpy(), strict=True
+                self.clients, rows.counts, done, torch.cat(deltas, 1).cpu().numpy(), strict=True
             )
         ]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from archipelago.client.block import Held, Rows, Schedule, descend
+from archipelago.client.block import Held, Leaves, Rows, Schedule, descend
 from archipelago.client.dense import dense
 from archipelago.client.paths import Path, choose
 from archipelago.client.stacked import stacked
@@ -176,7 +176,8 @@ class LocalTraining:
                 epochs=[asked.epochs],
                 progress=asked.progress,
             )
-            (done,) = self.fit_block(model, task, model.flat[None], alone)
+            leaves = {name: leaf[None] for name, leaf in model.layout.views(model.flat).items()}
+            (done,) = self.fit_block(model, task, leaves, alone)
             return done
         return self.pulled(model, task, asked)
 
@@ -215,13 +216,13 @@ class LocalTraining:
         """
         return choose(self.path, graph, task, plain=alone and self._plain and not self.patience)
 
-    def fit_block(self, model: Model, task: Any, flat: Tensor, block: Block) -> list[Fitted]:
+    def fit_block(self, model: Model, task: Any, leaves: Leaves, block: Block) -> list[Fitted]:
         """Train a block of clients in one go, on the dense or the stacked path.
 
         Args:
             model: gives the network, built from a graph.
             task: what is learned.
-            flat: every client's weights, `[clients, layout.size]`, changed in place.
+            leaves: every client's weights, changed in place.
             block: what they are asked to do.
         """
         graph, rate, counts = model.graph, self.rate(block.progress), block.rows.counts
@@ -236,7 +237,7 @@ class LocalTraining:
             else stacked(model, task, rate)
         )
         plan = Schedule.of(counts, block.epochs, self.batch, permutation)
-        totals = descend(begin, flat, block.rows, plan)
+        totals = descend(begin, leaves, block.rows, plan)
         return [
             Fitted(steps=steps, examples=count * epochs, loss=total / max(count * epochs, 1))
             for steps, count, epochs, total in zip(
