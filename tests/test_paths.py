@@ -182,8 +182,7 @@ def test_rows_laid_out_a_step_at_a_time_give_the_same_bits(monkeypatch):
     graph, task = residual(), TASKS[0]
     data = [rows(graph, count, task, count) for count in (8, 21, 3)]
     asked = block(data, [Seed(9).child(client) for client in range(3)], [2, 1, 2])
-    training, start = LocalTraining(batch=5), initialise(graph, Seed(3))
-    found = []
+    training, found = LocalTraining(batch=5), []
     for most in (blocked.LAID, 1):
         monkeypatch.setattr(blocked, "LAID", most)
         found.append(fitted(training, graph, task, asked))
@@ -199,7 +198,6 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
     data = [rows(graph, count, task, seed) for seed, count in enumerate(counts)]
     seeds = [Seed(9).child(client) for client in range(5)]
     training = LocalTraining(batch=batch, learning_rate=0.2)
-    start = initialise(graph, Seed(3))
     done, flat = fitted(training, graph, task, block(data, seeds, passes))
     for client, (x, y) in enumerate(data):
         alone, one = trained(
@@ -262,9 +260,7 @@ def test_stacked_clients_equal_one_at_a_time(graph, task):
     seeds = [Seed(9).child(client) for client in range(3)]
     training = LocalTraining(batch=8, learning_rate=0.05, path="stacked")
     start = initialise(graph, Seed(3))
-    model = Model.of_graph(graph)
     done, flat = fitted(training, graph, task, block(data, seeds, passes))
-    assert not model.flat.any()
     for client, (x, y) in enumerate(data):
         for path in ("flat", "stacked"):  # the second: a block of one
             alone, one = trained(
