@@ -209,11 +209,10 @@ def test_a_block_of_unequal_clients_equals_one_at_a_time(batch):
         assert done[client].loss == pytest.approx(one.loss, rel=1e-5)
 
 
-def test_no_more_rows_are_laid_out_at_a_time_whoever_comes_first(monkeypatch):
+def test_no_more_rows_are_laid_out_at_a_time_whoever_comes_first():
     data = [(torch.zeros(count, 3, 2), torch.zeros(count)) for count in (0, 90, 5)]
-    monkeypatch.setattr(blocked, "LAID", 1000)
     plan = blocked.Schedule.of([0, 90, 5], [1, 1, 1], 5, lambda _, __: np.arange(90))
-    spans = list(plan.spans(Held(data).size))
+    spans = list(plan.spans(Held(data).size, 1000))
     assert max(active * (steps.stop - steps.start) * 5 * 24 for active, steps in spans) <= 1000
     assert [active for active, _ in spans] == [2, *[1] * (len(spans) - 1)]
 

@@ -34,7 +34,7 @@ Begin = Callable[[Leaves], Step]
 """Gives the step of some models, which it will change in place."""
 
 LAID = 8 << 20
-"""Bytes of rows that are laid out at a time."""
+"""Bytes of rows in memory that are laid out at a time: each time takes calls for every client."""
 
 
 @runtime_checkable
@@ -49,6 +49,11 @@ class Rows(Protocol):
     @property
     def size(self) -> int:
         """Bytes of a row as it is trained on."""
+        ...
+
+    @property
+    def most(self) -> int:
+        """Bytes that are best taken at a time."""
         ...
 
     def take(self, which: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -84,6 +89,11 @@ class Held:
         """Bytes of a row."""
         x = self.data[0][0]
         return x.element_size() * prod(x.shape[1:])
+
+    @property
+    def most(self) -> int:
+        """Bytes that are best taken at a time."""
+        return LAID
 
     def take(self, which: np.ndarray, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """See `Rows.take`."""
@@ -153,18 +163,19 @@ class Schedule:
                 )
         return cls(order, rows, sizes, steps.tolist())
 
-    def spans(self, size: int) -> Iterator[tuple[int, slice]]:
+    def spans(self, size: int, most: int) -> Iterator[tuple[int, slice]]:
         """Yield how many clients have rows, and steps for which that is so; not many at a time.
 
         Args:
             size: bytes of a row.
+            most: bytes of all rows of some steps, unless it is one step.
         """
         begin = 0
         for active, same in groupby((self.counts > 0).sum(0).tolist()):
             end = begin + len(list(same))
-            most = max(1, LAID // max(1, active * self.rows.shape[2] * size))
-            for start in range(begin, end, most):
-                yield active, slice(start, min(start + most, end))
+            few = max(1, most // max(1, active * self.rows.shape[2] * size))
+            for start in range(begin, end, few):
+                yield active, slice(start, min(start + few, end))
             begin = end
 
 
@@ -190,7 +201,7 @@ def descend(begin: Begin, leaves: Leaves, rows: Rows, plan: Schedule) -> list[fl
     # Of rows that are not there the loss is worked out too, and counts nothing.
     losses = torch.zeros_like(shares)
     step = begin(weights)
-    for active, steps in plan.spans(rows.size):
+    for active, steps in plan.spans(rows.size, rows.most):
         if active < models:
             step, models = begin({name: leaf[:active] for name, leaf in weights.items()}), active
         laid = rows.take(plan.order[:active], plan.rows[:active, steps])

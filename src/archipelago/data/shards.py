@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Sealed", "Several", "Shards", "Signature", "TestRows"]
 
+TAKEN = 1 << 20
+"""Bytes of rows that are best read at a time: a core's own cache still holds them when they are
+trained on, so that they are not fetched from memory twice."""
+
 _CHUNK = 1 << 26
 """Bytes copied at a time when rows are written and hashed."""
 
@@ -92,9 +96,10 @@ class Several:
     Attributes:
         counts: rows of each client.
         size: bytes of a row as it is trained on, float32.
+        most: bytes that are best taken at a time.
     """
 
-    __slots__ = ("_files", "_numbers", "_starts", "counts", "size")
+    __slots__ = ("_files", "_numbers", "_starts", "counts", "most", "size")
 
     def __init__(
         self,
@@ -114,7 +119,7 @@ class Several:
         """
         self._files, self._starts, self._numbers = files, starts, numbers
         self.counts = counts
-        self.size = 4 * prod(files.x.shape[1:])
+        self.size, self.most = 4 * prod(files.x.shape[1:]), TAKEN
 
     def take(self, which: np.ndarray, rows: np.ndarray) -> "tuple[Tensor, Tensor]":
         """Return x and y of some rows, `[k, ..., *shape of one]`.
