@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sealed", "Several", "Shards", "Signature", "TestRows"]
 
-TAKEN = 1 << 20
+TAKEN = 2 << 20
 """Bytes of rows that are best read at a time: a core's own cache still holds them when they are
 trained on, so that they are not fetched from memory twice."""
 
