@@ -203,42 +203,6 @@ def test_an_engine_that_is_not_open_says_so():
         next(Serial().start().map([Add(1)]))
 
 
-@dataclass(frozen=True)
-class Where:
-    """Says on which cores its worker may run."""
-
-    kill: bool = False
-
-    def __call__(self, context, memory):
-        if self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return [np.array(sorted(os.sched_getaffinity(0)), "<i8")]
-
-
-@pytest.mark.parametrize("spare", [0, 1])
-def test_where_every_core_has_its_worker_each_stays_on_its_own(spare):
-    cores = sorted(os.sched_getaffinity(0))
-    workers = len(cores) - spare
-    if not workers:
-        pytest.skip("one core only")
-    wanted = [cores] * workers if spare else [[core] for core in cores]
-    engine = Processes(workers=workers, retries=0).start()
-    engine.open(Place())
-
-    def seen():
-        found = {}
-        while len(found) < workers:
-            for result in engine.map([Where()] * workers):
-                found[result.worker] = np.frombuffer(result.data, "<i8").tolist()
-        return sorted(found.values())
-
-    assert seen() == wanted
-    [lost] = engine.map([Where(kill=True)])
-    assert "SIGKILL" in lost.error
-    assert seen() == wanted
-    engine.close()
-
-
 def test_where_no_worker_can_be_started_it_is_said(monkeypatch):
     real, left = os.memfd_create, [20]
 

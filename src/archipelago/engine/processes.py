@@ -62,13 +62,13 @@ class Processes:
         """
         check_device(self.device)
         warm()
-        cores = sorted(os.sched_getaffinity(0))
-        if self.workers > len(cores):
+        cores = len(os.sched_getaffinity(0))
+        if self.workers > cores:
             warnings.warn(
-                f"{self.workers} workers share {len(cores)} cores: each task takes longer",
+                f"{self.workers} workers share {cores} cores: each task takes longer",
                 stacklevel=2,
             )
-        return _Pool(cores, self.workers or len(cores), self.deadline, self.retries)
+        return _Pool(self.workers or cores, self.deadline, self.retries)
 
 
 @dataclass(slots=True)
@@ -127,8 +127,7 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, cores: list[int], workers: int, deadline: float, retries: int) -> None:
-        self._cores = cores
+    def __init__(self, workers: int, deadline: float, retries: int) -> None:
         self._wanted, self._deadline, self._retries = workers, deadline, retries
         self._workers: list[_Worker] = []
         self._context = b""
@@ -147,7 +146,7 @@ class _Pool:
         self._context = packed
         if not self._workers:
             while len(self._workers) < self._wanted:
-                self._workers.append(self._hire(len(self._workers)))
+                self._workers.append(self._hire())
             return
         for worker in list(self._workers):
             try:
@@ -222,13 +221,9 @@ class _Pool:
             self._bury(worker)
         self._workers = []
 
-    def _hire(self, place: int) -> _Worker:
-        """Start the worker at `place` among all."""
-        # Where every core has its worker each one stays on its own: left alone, two of them share
-        # one core at times while another idles.
-        core = self._cores[place] if self._wanted == len(self._cores) else None
+    def _hire(self) -> _Worker:
         try:
-            return self._hired(core)
+            return self._hired()
         except OSError as error:
             up = len(self._workers)
             for worker in self._workers:  # whoever clears up behind them needs files too
@@ -242,13 +237,13 @@ class _Pool:
                 "seven open files)",
             ) from error
 
-    def _hired(self, core: int | None) -> _Worker:
+    def _hired(self) -> _Worker:
         ours, theirs = self._spawn.Pipe()
         life_theirs, life_ours = self._spawn.Pipe(duplex=False)
         slots = [_Slot(os.memfd_create("archipelago-reply")) for _ in range(SLOTS)]
         paths = tuple(f"/proc/{os.getpid()}/fd/{slot.fd}" for slot in slots)
         process = self._spawn.Process(
-            target=work, args=(theirs, life_theirs, self._context, paths, core), daemon=True
+            target=work, args=(theirs, life_theirs, self._context, paths), daemon=True
         )
         process.start()
         theirs.close()
@@ -268,7 +263,7 @@ class _Pool:
     def _replace(self, worker: _Worker) -> None:
         place = self._workers.index(worker)
         self._bury(self._workers.pop(place))
-        self._workers.insert(place, self._hire(place))
+        self._workers.insert(place, self._hire())
 
     def _feed(
         self,

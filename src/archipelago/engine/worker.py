@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
@@ -90,20 +89,11 @@ def map_file(path: str, size: int) -> mmap.mmap:
         os.close(fd)
 
 
-def work(
-    calls: Connection,
-    life: Connection,
-    context: bytes,
-    slots: tuple[str, ...],
-    core: int | None = None,
-) -> None:
-    """Serve tasks until told to stop or the coordinator is gone; on `core` only, if given."""
+def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, ...]) -> None:
+    """Serve tasks until told to stop, or until the coordinator is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.freeze()  # a collection would write to every page that the fork server shares with us
     threading.Thread(target=_watch, args=(life,), daemon=True).start()
-    if core is not None:
-        with suppress(OSError):  # it has been taken from us meanwhile
-            os.sched_setaffinity(0, {core})
     torch.set_num_threads(1)
     keep()
     try:
