@@ -166,6 +166,8 @@ def test_a_begun_run_moves_to_another_engine_and_ends_with_the_same_bits(plain, 
     with pytest.raises(ConfigError, match=r"--set: a begun run keeps its settings"):
         resume(tmp_path / "run", settings=["budget.trials=3"])
     moved = ['engine={kind="processes", workers=2}']
+    with pytest.raises(ConfigError, match="brings its engine along"):
+        resume(tmp_path / "run", run_of(), settings=moved)
     again = resume(tmp_path / "run", settings=moved, profile=True)
     assert again.result.metrics["accuracy"] > 0.8
     assert digest(tmp_path / "run") == plain

@@ -355,6 +355,13 @@ def resume(
         if previous and (commit := journal.previous()):
             journal.rollback(commit.number)
         text = journal.meta["run"]
+    if run is not None and settings:
+        raise ConfigError(
+            "a run composed in Python brings its engine along",
+            got=list(settings),
+            where="settings",
+            fix="replace the run's engine instead",
+        )
     if run is not None and lasting(described(run)) != lasting(text):
         raise ConfigError(
             "this is not the run that began here",
