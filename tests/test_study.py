@@ -168,6 +168,12 @@ def test_a_begun_run_moves_to_another_engine_and_ends_with_the_same_bits(plain, 
     moved = ['engine={kind="processes", workers=2}']
     with pytest.raises(ConfigError, match="brings its engine along"):
         resume(tmp_path / "run", run_of(), settings=moved)
+    before = digest(tmp_path / "run")
+    with pytest.raises(ConfigError, match="no such kind"):
+        resume(tmp_path / "run", settings=["engine.kind=procesess"], previous=True)
+    with pytest.raises(ConfigError, match="not the run that began"):
+        resume(tmp_path / "run", run_of(False, "seed=99"), previous=True)
+    assert digest(tmp_path / "run") == before  # refused: nothing was rolled back
     again = resume(tmp_path / "run", settings=moved, profile=True)
     assert again.result.metrics["accuracy"] > 0.8
     assert digest(tmp_path / "run") == plain

@@ -350,11 +350,6 @@ def resume(
                 where="--set",
                 fix="set engine.* only, or start a new run",
             )
-    path = Path(directory)
-    with Journal.open(path, write=previous) as journal:
-        if previous and (commit := journal.previous()):
-            journal.rollback(commit.number)
-        text = journal.meta["run"]
     if run is not None and settings:
         raise ConfigError(
             "a run composed in Python brings its engine along",
@@ -362,14 +357,21 @@ def resume(
             where="settings",
             fix="replace the run's engine instead",
         )
-    if run is not None and lasting(described(run)) != lasting(text):
-        raise ConfigError(
-            "this is not the run that began here",
-            got=run.name,
-            where=str(path),
-            fix=f"compose it as {path / 'run.toml'} says, or start a new one",
-        )
-    run = run or loads(text, settings, source=str(path / "run.toml"))
+    path = Path(directory)
+    with Journal.open(path, write=previous) as journal:
+        text = journal.meta["run"]
+        if run is None:
+            run = loads(text, settings, source=str(path / "run.toml"))
+        elif lasting(described(run)) != lasting(text):
+            raise ConfigError(
+                "this is not the run that began here",
+                got=run.name,
+                where=str(path),
+                fix=f"compose it as {path / 'run.toml'} says, or start a new one",
+            )
+        # Last: what is refused above changes nothing.
+        if previous and (commit := journal.previous()):
+            journal.rollback(commit.number)
     return Study(run, path, resumed=True, profile=profile)
 
 
