@@ -18,6 +18,8 @@ DEEPEST = 20
 """Steps of a key, and levels of brackets; the deepest setting of a preset has three."""
 _WORD = 500
 """Characters of a bare word: a number, or a key without quotes."""
+_WORDS = 50_000
+"""Names and values of a file."""
 _ITEMS = 10_000
 """Values of one list, and keys of one table."""
 _TEXT = 20_000
@@ -87,10 +89,14 @@ def _refused(value: Any, where: str) -> Iterator[str]:
 
 
 def _shallow(text: str) -> None:
-    brackets, steps, line, end, dotted = 0, 0, 1, 0, False
+    words, brackets, steps, line, end, dotted = 0, 0, 0, 1, 0, False
     for match in _TOKEN.finditer(text):
         token = match.group()
         first = token[0]
+        words += first not in ".[]{}\n#"
+        if words > _WORDS:
+            fix = "rows belong into files of [data]"
+            raise ConfigError(f"holds more than {_WORDS:,} names and values", fix=fix)
         # Only names with nothing but dots and blanks between them are one key.
         if text[end : match.start()].strip(" \t") or (first not in ".[{" and not dotted):
             steps = 0

@@ -30,11 +30,19 @@ def between(
         raise ConfigError(f"must lie in {interval}", got=value, where=where, fix=fix)
 
 
-def at_least(where: str, value: float, low: float, *, fix: str | None = None) -> None:
-    """Raise `ConfigError` unless `value` is finite and `value >= low`."""
+def at_least(
+    where: str, value: float, low: float, *, high: float = 1e15, fix: str | None = None
+) -> None:
+    """Raise `ConfigError` unless `value` is finite, `>= low`, and no larger than makes sense.
+
+    Args:
+        high: what is more is a slip: a loop, or an array, without end.
+    """
     # An integer is finite, and may be too large for `isfinite`.
     if not ((isinstance(value, int) or isfinite(value)) and value >= low):
         raise ConfigError(f"must be at least {low:g}", got=value, where=where, fix=fix)
+    if value > high:
+        raise ConfigError(f"must be at most {high:g}", got=value, where=where)
 
 
 def one_of(where: str, value: str, known: Collection[str]) -> None:
