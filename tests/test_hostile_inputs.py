@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from test_deploy import described, trained
+from test_deploy import described, small, trained
 
 from archipelago.__main__ import main
 from archipelago.cli.board import line
@@ -31,6 +31,7 @@ from archipelago.core.errors import (
     ConfigError,
     ConfigFaults,
     DataError,
+    JournalError,
     did_you_mean,
 )
 from archipelago.core.shown import printable
@@ -44,6 +45,7 @@ from archipelago.deploy.predict import Predictions, predict
 from archipelago.deploy.session import Session
 from archipelago.estimate.table import Table
 from archipelago.study.draft import draft
+from archipelago.study.export import _best
 
 # Names that become paths, or reach a terminal
 
@@ -157,7 +159,7 @@ HOSTILE = {
     "table": "{}",
     "nested": "[" * 200 + "]" * 200,
     "time": "07:32:00",
-    "many": "[" + "1," * 20_000 + "]",
+    "many": "[" + "1," * 1000 + "]",
 }
 
 
@@ -451,6 +453,13 @@ def test_negative_numbers_stay_numbers(tmp_path):
 # Other files
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "null", "{}", '{"graph": 7}', "", "\0"])
+def test_a_changed_description_of_the_best_network_is_one_sentence(text, tmp_path):
+    (tmp_path / "arch.json").write_text(text)
+    with pytest.raises(JournalError, match="best network"):
+        _best(tmp_path)
+
+
 def test_a_damaged_table_or_archive_is_one_sentence(tmp_path):
     def put(name, data):
         (tmp_path / name).write_bytes(data)
@@ -481,9 +490,9 @@ def test_a_damaged_table_or_archive_is_one_sentence(tmp_path):
             Table.read(path)
 
 
-def test_a_million_columns_are_refused_in_a_short_message(shipped, tmp_path):
+def test_very_many_columns_are_refused_in_a_short_message(shipped, tmp_path):
     (tmp_path / "wide.csv").write_text(
-        ",".join(f"c{i}" for i in range(200_000)) + "\n" + ",".join(["1"] * 200_000) + "\n"
+        ",".join(f"c{i}" for i in range(50_000)) + "\n" + ",".join(["1"] * 50_000) + "\n"
     )
     with pytest.raises(DataError, match="absent") as caught:
         predict(shipped, tmp_path / "wide.csv")

@@ -16,7 +16,7 @@ from archipelago.config.run import SETTINGS, Run
 from archipelago.config.tables import from_table, to_table
 from archipelago.config.toml import write
 from archipelago.core.errors import ArchipelagoError, ConfigError, ConfigFaults, did_you_mean
-from archipelago.core.reading import read_small
+from archipelago.core.reading import TooLong, read_small
 from archipelago.space.constraints import parse
 
 __all__ = ["described", "dumps", "load", "loads", "preset", "presets"]
@@ -193,10 +193,14 @@ def _text_of(path: Path) -> str:
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise ConfigError(what, where=str(path), fix="give a TOML file") from None
+    except TooLong as error:
+        fix = "give a TOML file; rows belong into [data]"
+        what = "too long for a run file"
+        raise ConfigError(what, got=f"it {error}", where=str(path), fix=fix) from None
     except ValueError as error:
         # Of the path itself, where it holds a NUL.
-        fix = "give a TOML file; rows belong into [data]"
-        raise ConfigError(f"is no run file: it {error}", where=str(path), fix=fix) from None
+        what = f"is no run file: it {error}"
+        raise ConfigError(what, where=str(path), fix="give a TOML file") from None
     if not data.strip():
         raise ConfigError("the file is empty", where=str(path), fix=new)
     try:

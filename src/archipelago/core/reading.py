@@ -6,7 +6,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parsed_json", "read_small"]
+__all__ = ["TooLong", "parsed_json", "read_small"]
+
+
+class TooLong(ValueError):
+    """A file has more bytes than a file of its kind."""
 
 
 def read_small(path: Path, largest: int) -> bytes:
@@ -17,7 +21,8 @@ def read_small(path: Path, largest: int) -> bytes:
         largest: bytes allowed.
 
     Raises:
-        ValueError: it is no ordinary file, or larger; the message says which.
+        TooLong: it is larger.
+        ValueError: it is no ordinary file; the message says what it is.
         OSError: it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -28,7 +33,7 @@ def read_small(path: Path, largest: int) -> bytes:
         if not stat.S_ISREG(mode):
             raise ValueError("is a pipe or a device, not a file")
         if os.fstat(handle).st_size > largest:
-            raise ValueError(f"is longer than {largest:,} bytes")
+            raise TooLong(f"is longer than {largest:,} bytes")
         return file.read()
 
 

@@ -100,8 +100,6 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 fix="save numbers or fixed-width text, e.g. x.astype('float32')",
             ) from None
         raise _unreadable(path, error) from None
-    except DataError:
-        raise
     except Exception as error:  # a damaged archive raises whatever its decompressor does
         raise _unreadable(path, error) from None
     if not out or any(len(array) == 0 for array in out.values() if array.ndim):
