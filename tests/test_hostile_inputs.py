@@ -534,7 +534,6 @@ def test_a_hostile_device_is_one_sentence(text, tmp_path):
         ("resume", "{}"),
         ("reproduce", "{}"),
         ("compare", "{}", "{}"),
-        ("bench", "{}"),
         ("new", "--data", "{}", "--label", "y"),
     ],
     ids=lambda words: words[0],

@@ -16,7 +16,7 @@ def clipped(text: str, longest: int = LONGEST) -> str:
 
     Example:
         >>> clipped("abcdefghij" * 9, 30)
-        'abcdefghij ... (70 more) ... fghijabcde'
+        'abcdefghij ... (70 more) ... abcdefghij'
     """
     if len(text) <= longest + 30:
         return text
