@@ -108,7 +108,8 @@ def _shallow(text: str) -> None:
         elif first in "]}":
             brackets = max(0, brackets - 1)
         elif first != "#" and len(token) > _WORD and first not in "\"'":
-            raise _line(f"a word of {len(token):,} characters", line)
+            what = f"a name or a number of {len(token):,} characters"
+            raise ConfigError(what, where=f"line {line}", fix="write a shorter one")
         line += token.count("\n")
         if brackets > DEEPEST or steps > DEEPEST:
             raise _line("it is nested too deep", line)
