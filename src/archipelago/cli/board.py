@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from archipelago.core.shown import printable
+
 __all__ = ["Board", "amount", "clock", "line", "metric"]
 
 
@@ -86,7 +88,9 @@ class Board:
 def line(kind: str, data: Mapping[str, Any]) -> str | None:
     """Return what a person reads of one event, or None where there is nothing to say."""
     writer = _LINES.get(kind)
-    return None if writer is None else writer(data)
+    said = None if writer is None else writer(data)
+    # Names of silos and classes are in it.
+    return None if said is None else printable(said)
 
 
 def amount(number: float, unit: str = "") -> str:

@@ -5,8 +5,10 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Any
 
+from archipelago.cli.say import say
 from archipelago.core.errors import ArchipelagoError
 
 __all__ = ["spoken"]
@@ -18,6 +20,10 @@ def spoken() -> Iterator[None]:
 
     Warnings meant for users are one line, each time; others keep their place in the code.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A character that the terminal's encoding lacks is shown as an escape.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _warned():
             yield
@@ -38,7 +44,7 @@ def _warned() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *place: Any) -> None:
             if category is UserWarning:
-                print(f"warning: {_printable(str(message))}", file=sys.stderr)
+                say(f"warning: {message}", file=sys.stderr)
             else:
                 usual(message, category, *place)
 
@@ -48,11 +54,6 @@ def _warned() -> Iterator[None]:
         yield
 
 
-def _printable(message: str) -> str:
-    # Names from files may hold escape sequences: a terminal must not obey them.
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in message)
-
-
 def _fail(message: str) -> None:
-    print(f"error: {_printable(message)}", file=sys.stderr)
+    say(f"error: {message}", file=sys.stderr)
     sys.exit(2)

@@ -4,12 +4,15 @@ import csv
 import sys
 from pathlib import Path
 
+from archipelago.cli.say import say
+
 __all__ = ["predicted"]
 
 
 def predicted(model: Path, rows: Path, out: Path | None) -> None:
     """Apply a shipped network to a file of rows; print the answers, or write them to `out`."""
     from archipelago.core.errors import ConfigError
+    from archipelago.core.shown import listed, printable
     from archipelago.deploy.predict import predict
 
     for what, path in (("rows", rows), ("model", model)):
@@ -22,11 +25,14 @@ def predicted(model: Path, rows: Path, out: Path | None) -> None:
             )
     answers = predict(model, rows)
     if answers.unused:
-        print(f"not used: {', '.join(answers.unused)}", file=sys.stderr)
+        say(f"not used: {listed(answers.unused)}", file=sys.stderr)
     if out is not None:
         answers.write(out)
-        print(f"wrote {len(answers)} predictions to {out}")
+        say(f"wrote {len(answers)} predictions to {out}")
         return
     writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(answers.header)
-    writer.writerows(answers.cells())
+    cells = (answers.header, *answers.cells())
+    if sys.stdout.isatty():
+        # A file gets names as they are; a screen would obey what is in them.
+        cells = ([printable(str(cell)) for cell in row] for row in cells)
+    writer.writerows(cells)

@@ -38,6 +38,8 @@ def columns(rows: Sequence[Sequence[str]], *, indent: str = "") -> Iterator[str]
     """Yield `rows` with their cells aligned; the last cell wraps."""
     if not rows:
         return
+    # A line break in a name would begin a line that nobody wrote.
+    rows = [[cell.replace("\n", " ") for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
     for row in rows:
         head = indent + "".join(

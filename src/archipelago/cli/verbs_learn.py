@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from archipelago.cli.say import say
+
 __all__ = ["bench", "cite", "data", "doctor", "parts"]
 
 data = typer.Typer(invoke_without_command=True, help="List data sets, or show one.")
@@ -16,7 +18,7 @@ def _data(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from archipelago.cli.datasets import listed
 
-        print("\n".join(listed()))
+        say("\n".join(listed()))
 
 
 @data.command()
@@ -28,7 +30,7 @@ def show(
     from archipelago.config.load import load
 
     run = load(name) if name.endswith(".toml") else run_of(name)
-    print("\n".join(shown(run)))
+    say("\n".join(shown(run)))
 
 
 def parts(
@@ -52,7 +54,7 @@ def parts(
     from archipelago.cli.show import part_lines
 
     for part in describe.parts(section=section or None):
-        print("\n".join(part_lines(part)))
+        say("\n".join(part_lines(part)))
 
 
 def cite(
@@ -117,9 +119,9 @@ def bench(  # noqa: PLR0917
         budgets=marks,
         batch=batch,
         seed=Seed(seed),
-        done=lambda row: print(f"{row.name}: {row.means[-1]:.3f}", file=sys.stderr),
+        done=lambda row: say(f"{row.name}: {row.means[-1]:.3f}", file=sys.stderr),
     )
-    print("\n".join(comparison.lines(rows, measured)))
+    say("\n".join(comparison.lines(rows, measured)))
     plain = [row.to_json() for row in rows]
     if write is not None:
         write.write_text("".join(json.dumps(row) + "\n" for row in plain), encoding="utf-8")
@@ -137,7 +139,7 @@ def doctor(
 
     fit = True
     for finding in examine(directory):
-        print(f"{'ok ' if finding.good else 'NO '} {finding.name}: {finding.detail}")
+        say(f"{'ok ' if finding.good else 'NO '} {finding.name}: {finding.detail}")
         fit = fit and finding.good
     if not fit:
         raise typer.Exit(1)

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archipelago.cli.say import say
+
 if TYPE_CHECKING:
     from archipelago.study.search import Study
 
@@ -70,11 +72,11 @@ def new(
         _drafted(data, label, client, Path(preset or "run.toml"))
         return
     if not preset:
-        print("\n".join(preset_lines()))
+        say("\n".join(preset_lines()))
         return
     path = file or Path(f"{preset}.toml")
     _create(path, text_of(preset))
-    print(f"wrote {path}; next: archipelago plan {path}")
+    say(f"wrote {path}; next: archipelago plan {path}")
 
 
 def _drafted(data: list[str], label: str, client: str, file: Path) -> None:
@@ -88,9 +90,9 @@ def _drafted(data: list[str], label: str, client: str, file: Path) -> None:
         raise ConfigError("this file exists", where=str(file), fix=fix)
     made = draft(locate(data, label=label, client=client), file=file)
     _create(file, made.text)
-    print("\n".join(inspection_lines(made.inspection)))
-    print(traffic_line(made.meter))
-    print(f"wrote {file}; next: archipelago check {file}")
+    say("\n".join(inspection_lines(made.inspection)))
+    say(traffic_line(made.meter))
+    say(f"wrote {file}; next: archipelago check {file}")
 
 
 def _create(path: Path, text: str) -> None:
@@ -119,7 +121,7 @@ def check(file: _File, settings: _Set = None) -> None:
     from archipelago.study.plan import plan as estimate
 
     found = estimate(run)
-    print(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
+    say(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
     from archipelago.cli.show import finding_lines
     from archipelago.core.seeds import Seed
     from archipelago.data.inspection import inspect
@@ -127,7 +129,7 @@ def check(file: _File, settings: _Set = None) -> None:
     seed = Seed(run.seed).child("data")
     cut = getattr(run.preprocess, "windows", None)
     seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
-    print("\n".join(finding_lines(seen.findings)))
+    say("\n".join(finding_lines(seen.findings)))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
@@ -146,7 +148,7 @@ def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
         return
     from archipelago.cli.show import plan_lines
 
-    print("\n".join(plan_lines(found)))
+    say("\n".join(plan_lines(found)))
 
 
 def search(  # noqa: PLR0917 - typer's way to declare options
@@ -246,7 +248,7 @@ def _follow(study: "Study", as_json: bool) -> None:
         status = follow(study.events(), study.stop, as_json=as_json)
     except KeyboardInterrupt:
         resume_it = f"archipelago resume {study.directory}"
-        print(f"stopped at once; what was committed is kept. Go on with:\n  {resume_it}")
+        say(f"stopped at once; what was committed is kept. Go on with:\n  {resume_it}")
         status = INTERRUPTED
     sys.stdout.flush()
     if status:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from archipelago.cli.say import say
+
 if TYPE_CHECKING:
     from archipelago.study.search import Event
 
@@ -22,7 +24,7 @@ def report(directory: _Run) -> None:
 
     with Journal.open(directory, write=False) as journal:
         path = journal.write_text("report.html", render(gather(journal)))
-    print(f"report: {path}")
+    say(f"report: {path}")
 
 
 def cost(
@@ -48,7 +50,7 @@ def cost(
         return
     from archipelago.cli.show import bill_lines
 
-    print("\n".join(bill_lines(found, profile)))
+    say("\n".join(bill_lines(found, profile)))
 
 
 def export(  # noqa: PLR0917 - typer's way to declare options
@@ -84,7 +86,7 @@ def export(  # noqa: PLR0917 - typer's way to declare options
         raise ConfigError("these choices exclude each other", where="export", fix=fix)
     if front:
         for path, what in export_front(directory, onnx, train=train):
-            print(f"exported {path}: {what}")
+            say(f"exported {path}: {what}")
         return
     what = write(
         directory,
@@ -94,7 +96,7 @@ def export(  # noqa: PLR0917 - typer's way to declare options
         max_bytes=bound("--max-bytes", max_bytes),
         train=train,
     )
-    print(f"exported {onnx}: {what}")
+    say(f"exported {onnx}: {what}")
 
 
 def predict(
@@ -128,10 +130,10 @@ def compare(
     from archipelago.study.compare import compare as set_side_by_side
 
     found = set_side_by_side(directories)
-    print("\n".join(lines(found)))
+    say("\n".join(lines(found)))
     if page is not None:
         page.write_text(render(found), encoding="utf-8")
-        print(f"wrote {page}")
+        say(f"wrote {page}")
 
 
 def reproduce(
@@ -158,10 +160,10 @@ def reproduce(
     verdict = found[0]
     counts = ", ".join(f"{count} {what}s" for what, count in verdict.counts.items() if count)
     if verdict.same:
-        print(f"the bits agree: {counts}")
+        say(f"the bits agree: {counts}")
         return
-    print(f"the bits do not agree; first differences among {counts}:")
-    print("\n".join(f"  {line}" for line in verdict.differences))
+    say(f"the bits do not agree; first differences among {counts}:")
+    say("\n".join(f"  {line}" for line in verdict.differences))
     raise typer.Exit(1)
 
 
@@ -179,4 +181,4 @@ def runs(
         fix = "archipelago runs DIR, a directory in which runs are kept"
         raise ConfigError("no such directory", where=str(directory), fix=fix)
     lines = found(directory)
-    print("\n".join(run_lines(lines)) if lines else f"{directory}: no runs here")
+    say("\n".join(run_lines(lines)) if lines else f"{directory}: no runs here")

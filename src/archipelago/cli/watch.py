@@ -50,7 +50,7 @@ def follow(events: Iterable[Happening], stop: Callable[[], None], *, as_json: bo
         stop: asks the run to stop at its next commit.
         as_json: one JSON object a line instead of text.
     """
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     live = console.is_terminal and not as_json
     show = _panelled(console) if live else nullcontext(_json if as_json else _plain)
     status = 0

@@ -39,7 +39,9 @@ class Ditto:
     local: LocalTraining = field(default_factory=LocalTraining)
 
     def __post_init__(self) -> None:
-        at_least("client.epochs_own", self.epochs_own, 0, fix="0 takes client.local.epochs")
+        at_least(
+            "client.epochs_own", self.epochs_own, 0, high=10_000, fix="0 takes client.local.epochs"
+        )
         between(
             "client.strength",
             self.strength,

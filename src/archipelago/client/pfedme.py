@@ -44,7 +44,7 @@ class PFedMe:
 
     def __post_init__(self) -> None:
         between("client.strength", self.strength, 0, 1e6, open_low=True)
-        at_least("client.steps", self.steps, 1)
+        at_least("client.steps", self.steps, 1, high=100_000)
         between(
             "client.own_rate",
             self.own_rate,

@@ -160,11 +160,11 @@ class LocalTraining:
     def __post_init__(self) -> None:
         between("client.learning_rate", self.learning_rate, 0, 100, open_low=True)
         between("client.momentum", self.momentum, 0, 1, open_high=True)
-        at_least("client.weight_decay", self.weight_decay, 0)
+        at_least("client.weight_decay", self.weight_decay, 0, high=1e6)
         at_least("client.batch", self.batch, 0, fix="0 takes all rows in one step")
-        at_least("client.epochs", self.epochs, 1)
-        at_least("client.proximal", self.proximal, 0, fix="0 is FedAvg")
-        at_least("client.clip", self.clip, 0, fix="0 never clips")
+        at_least("client.epochs", self.epochs, 1, high=10_000)
+        at_least("client.proximal", self.proximal, 0, high=1e6, fix="0 is FedAvg")
+        at_least("client.clip", self.clip, 0, high=1e12, fix="0 never clips")
         at_least("client.patience", self.patience, 0, fix="0 never stops early")
 
     def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:

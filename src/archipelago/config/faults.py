@@ -2,14 +2,18 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 
 from archipelago.core.errors import ArchipelagoError, ConfigFaults, did_you_mean
+from archipelago.core.shown import clipped, shown
 
 __all__ = ["of_error", "of_validation", "sentence"]
 
+_MOST = 100
+"""Faults of one section that are put into words: a list may hold ten thousand of the same."""
 _WANTED: Mapping[str, str] = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
@@ -35,9 +39,9 @@ def sentence(
         >>> sentence("must lie in (0, 1]", got=7, where="wire.ratio", fix="0.01 keeps one in 100")
         'wire.ratio: must lie in (0, 1], got 7. 0.01 keeps one in 100.'
     """
-    line = f"{where}: {what}" if where else what
+    line = f"{clipped(where)}: {what}" if where else what
     if got is not None:
-        line += f", got {got!r}"
+        line += f", got {shown(got)}"
     if fix is None:
         return f"{line}."
     # A command keeps its spelling; any other advice starts a sentence.
@@ -63,7 +67,7 @@ def of_validation(
         kind: the part whose options these are.
         known: names of its options.
     """
-    for fault in error.errors(include_url=False):
+    for fault in islice(error.errors(include_url=False), _MOST):
         path = [str(step) for step in fault["loc"]]
         option = path[0] if path else ""
         place = ".".join([where, *path])
@@ -75,14 +79,20 @@ def of_validation(
                 yield option if option in known else "", line
         elif fault["type"] == "unexpected_keyword_argument" and len(path) == 1:
             advice = did_you_mean(option, known) if known else "it has none"
-            yield option, sentence(f"{kind!r} has no option {option!r}", where=where, fix=advice)
+            yield (
+                option,
+                sentence(f"{kind!r} has no option {shown(option)}", where=where, fix=advice),
+            )
         elif fault["type"] == "literal_error":
             choices = re.findall(r"'([^']*)'", context["expected"])
             got = fault["input"]
             yield (
                 option,
                 sentence(
-                    "no such choice", got=got, where=place, fix=did_you_mean(str(got), choices)
+                    "no such choice",
+                    got=got,
+                    where=place,
+                    fix=did_you_mean(str(got)[:200], choices),
                 ),
             )
         else:

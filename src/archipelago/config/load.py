@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from archipelago.config.bounds import parse_toml, refused
 from archipelago.config.catalog import CATALOG, place_of
 from archipelago.config.faults import of_error, of_validation, sentence
 from archipelago.config.overrides import apply
@@ -15,6 +16,7 @@ from archipelago.config.run import SETTINGS, Run
 from archipelago.config.tables import from_table, to_table
 from archipelago.config.toml import write
 from archipelago.core.errors import ArchipelagoError, ConfigError, ConfigFaults, did_you_mean
+from archipelago.core.reading import TooLong, read_small
 from archipelago.space.constraints import parse
 
 __all__ = ["described", "dumps", "load", "loads", "preset", "presets"]
@@ -27,7 +29,7 @@ _SHAPES: Mapping[str, TypeAdapter[Any]] = {
 }
 _PYTHON = "python"
 """The kind of a part that only Python knows, in the text of a run that was composed there."""
-_LARGEST = 1_000_000
+_LARGEST = 500_000
 """Bytes: no run file is longer."""
 
 
@@ -67,13 +69,16 @@ def loads(
         7
     """
     try:
-        tables = tomllib.loads(text)
+        tables = parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
             f"is not TOML: {str(error)[0].lower()}{str(error)[1:]}",
             where=source,
             fix="mend that line; `archipelago new` writes a file that can be read",
         ) from None
+    except ConfigError as error:
+        place = f"{source}, {error.where}" if error.where else source
+        raise ConfigError(error.what, got=error.got, where=place, fix=error.fix) from None
     for name, table in tables.items():
         if isinstance(table, Mapping) and table.get("kind") == _PYTHON and "part" in table:
             raise ConfigError(
@@ -84,6 +89,8 @@ def loads(
             )
     tables, faults = apply(_absolute(tables, Path(folder)), overrides)
     tables = _absolute(tables, Path.cwd())
+    if beyond := refused(tables):
+        raise ConfigFaults(source, [*faults, *beyond])
     known = {field.name for field in fields(Run)}
     values: dict[str, Any] = {}
     for name, value in tables.items():
@@ -180,22 +187,24 @@ def _setting(values: dict[str, Any], name: str, value: object) -> list[str]:
 def _text_of(path: Path) -> str:
     new = "archipelago new digits run.toml"
     try:
-        data = path.read_bytes()
+        data = read_small(path, _LARGEST)
     except FileNotFoundError:
         raise ConfigError("no such file", where=str(path), fix=new) from None
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise ConfigError(what, where=str(path), fix="give a TOML file") from None
+    except TooLong as error:
+        fix = "give a TOML file; rows belong into [data]"
+        what = "too long for a run file"
+        raise ConfigError(what, got=f"it {error}", where=str(path), fix=fix) from None
+    except ValueError as error:
+        # Of the path itself, where it holds a NUL.
+        what = f"is no run file: it {error}"
+        raise ConfigError(what, where=str(path), fix="give a TOML file") from None
     if not data.strip():
         raise ConfigError("the file is empty", where=str(path), fix=new)
-    if len(data) > _LARGEST:
-        raise ConfigError(
-            "too long for a run file",
-            got=f"{len(data)} bytes",
-            where=str(path),
-            fix="give a TOML file; rows belong into [data]",
-        )
     try:
-        return data.decode("utf-8")
+        # Some editors put a byte order mark first.
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise ConfigError("is not text in UTF-8", where=str(path), fix="give a TOML file") from None

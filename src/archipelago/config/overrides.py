@@ -4,7 +4,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from archipelago.config.bounds import DEEPEST, parse_toml
 from archipelago.config.faults import sentence
+from archipelago.core.errors import ConfigError
 
 __all__ = ["apply"]
 
@@ -28,7 +30,15 @@ def apply(tables: Mapping[str, Any], overrides: Sequence[str]) -> tuple[dict[str
             advice = "write section.option=value, e.g. client.epochs=2"
             faults.append(sentence("cannot be read", got=text, where="--set", fix=advice))
             continue
-        _write(result, place.split("."), _read(value), faults)
+        if place.count(".") > DEEPEST:
+            faults.append(sentence("is nested too deep", got=place, where="--set"))
+            continue
+        try:
+            read = _read(value)
+        except ConfigError as error:
+            faults.append(sentence(error.what, got=value, where=f"--set {place}"))
+            continue
+        _write(result, place.split("."), read, faults)
     return result, faults
 
 
@@ -48,6 +58,6 @@ def _write(tables: dict[str, Any], path: list[str], value: Any, faults: list[str
 
 def _read(text: str) -> Any:
     try:
-        return tomllib.loads(f"value = {text}")["value"]
+        return parse_toml(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text

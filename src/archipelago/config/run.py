@@ -9,8 +9,8 @@ from archipelago.config.catalog import default, place_of
 from archipelago.config.clashes import refuse_clashes
 from archipelago.config.faults import sentence
 from archipelago.config.tables import from_table, to_table
-from archipelago.core.checks import between
-from archipelago.core.errors import ConfigError, ConfigFaults, IncompatibleParts, did_you_mean
+from archipelago.core.checks import between, file_name
+from archipelago.core.errors import ConfigFaults, IncompatibleParts, did_you_mean
 from archipelago.data.preprocess import SCALING
 from archipelago.space.constraints import Constraint, parse
 
@@ -36,7 +36,7 @@ class Run:
     methods (such a run works, but no file can spell it).
 
     Attributes:
-        name: heading of the report.
+        name: heading of the report, and of the directory under `runs/`: no path.
         about: a sentence for the report's reader.
         seed: root of every random stream; the same seed gives the same run.
         constraints: hard limits on a candidate, e.g. `params < 100k`.
@@ -90,8 +90,8 @@ class Run:
     governance: Any = _section("governance")
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise ConfigError("must not be empty", where="name", fix="a run needs a heading")
+        # By default it names the run's directory, too.
+        file_name("name", self.name)
         # A seed is stored as a signed 64-bit number.
         between("seed", self.seed, 0, 2**63 - 1)
         for text in self.constraints:

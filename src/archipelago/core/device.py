@@ -1,12 +1,13 @@
 """What work takes on a client's device: seconds and joules, estimated from a few numbers."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from archipelago.core.checks import between
 from archipelago.core.errors import ConfigError, did_you_mean
+from archipelago.core.reading import parsed_json, read_small
+from archipelago.core.typed import built
 
 __all__ = ["DEVICES", "Device", "device"]
 
@@ -85,8 +86,8 @@ def device(name: str) -> Device:
         fix = f"{did_you_mean(name, DEVICES)}, or name a JSON file"
         raise ConfigError("no such device", got=name, where="device", fix=fix)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return Device(**{"name": path.stem, "source": path.name, **data})
+        data = parsed_json(read_small(path, 100_000))
+        return built(Device, {"name": path.stem, "source": path.name, **data})
     except (OSError, ValueError, TypeError) as error:
         if isinstance(error, ConfigError):
             raise

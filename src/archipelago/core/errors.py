@@ -15,6 +15,8 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from archipelago.core.shown import clipped, listed, shown
+
 __all__ = [
     "ArchipelagoError",
     "ConfigError",
@@ -30,8 +32,18 @@ __all__ = [
 ]
 
 
+_LONGEST = 2000
+"""Characters of a sentence or an advice, a place in a fifth of it."""
+_FAULTS = 50
+"""Faults of one file that a message shows; `faults` holds them all."""
+_WORD = 80
+"""Characters of a word that is compared with the known ones: the comparison is quadratic."""
+
+
 class ArchipelagoError(Exception):
     """What went wrong, what we saw, where, how to mend it.
+
+    The message stays short whatever the value: long ones are clipped in the middle.
 
     Args:
         what: one sentence without a value in it ("must lie in (0, 1]").
@@ -43,11 +55,12 @@ class ArchipelagoError(Exception):
     def __init__(
         self, what: str, *, got: object = None, where: str | None = None, fix: str | None = None
     ) -> None:
-        lines = [f"{where}: {what}" if where else what]
+        sentence = clipped(what, _LONGEST)
+        lines = [f"{clipped(where)}: {sentence}" if where else sentence]
         if got is not None:
-            lines.append(f"  got: {got!r}")
+            lines.append(f"  got: {shown(got)}")
         if fix is not None:
-            lines.append(f"  fix: {fix}")
+            lines.append(f"  fix: {clipped(fix, _LONGEST)}")
         super().__init__("\n".join(lines))
         self.what, self.got, self.where, self.fix = what, got, where, fix
 
@@ -61,9 +74,14 @@ class ConfigFaults(ConfigError):
 
     def __init__(self, source: str, faults: Sequence[str]) -> None:
         plural = "fault" if len(faults) == 1 else "faults"
-        super().__init__(
-            f"{len(faults)} {plural} in {source}\n" + "\n".join(f"  {f}" for f in faults)
-        )
+        lines = [f"{len(faults)} {plural} in {clipped(source)}"]
+        lines += [f"  {clipped(fault, _LONGEST)}" for fault in faults[:_FAULTS]]
+        if len(faults) > _FAULTS:
+            lines.append(f"  ... and {len(faults) - _FAULTS} more")
+        super().__init__(lines[0])
+        # Each fault is clipped, not the whole of them.
+        self.what = "\n".join(lines)
+        self.args = (self.what,)
         self.faults = tuple(faults)
 
 
@@ -109,5 +127,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         "did you mean 'strategy'?"
     """
     names = sorted(known)
-    close = get_close_matches(word, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"choose one of {', '.join(names)}"
+    close = get_close_matches(word, names, n=1) if len(word) <= _WORD else []
+    return f"did you mean {close[0]!r}?" if close else f"choose one of {listed(names, 60)}"

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from itertools import pairwise
 
 import numpy as np
 
-from archipelago.core.errors import DataError
+from archipelago.core.errors import ArchipelagoError, ConfigError, DataError
+from archipelago.core.reading import parsed_json
+from archipelago.core.typed import built
 from archipelago.data.columns import Kind, is_missing, numbers, texts
 from archipelago.data.raw import Modality
 from archipelago.data.windows import Windows
@@ -152,21 +154,24 @@ class Preparation:
             DataError: not a preparation, or written by a newer version.
         """
         try:
-            data = json.loads(text)
+            data = parsed_json(text)
             version = data.pop("version")
+            if type(version) is not int:
+                raise ValueError("version: must be a whole number")
             if version > VERSION:
                 raise DataError(
                     "this preparation was written by a newer version",
                     got=version,
                     fix="install the same or a newer archipelago-nas",
                 )
-            columns = tuple(Column(**_tuples(column)) for column in data.pop("columns"))
-            windows = Windows(**cut) if (cut := data.pop("windows", None)) else None
-            return cls(columns=columns, windows=windows, **_tuples(data))
+            made = built(cls, data)
+            _refuse_broken(made)
+            return made
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, DataError):
+            if isinstance(error, ArchipelagoError) and not isinstance(error, ConfigError):
                 raise
-            raise DataError("a preparation cannot be read", got=str(error)[:80]) from None
+            got = error.what if isinstance(error, ArchipelagoError) else str(error)
+            raise DataError("a preparation cannot be read", got=got[:200]) from None
 
     def _affine(self) -> tuple[Sequence[float], Sequence[float]]:
         return self.multiply or (1.0,), self.add or (0.0,)
@@ -181,5 +186,39 @@ class Preparation:
             )
 
 
-def _tuples(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
+_AXES = {"table": 1, "series": 2, "image": 3}
+
+
+def _refuse_broken(made: Preparation) -> None:
+    """Refuse what is of the right types and still would turn rows into nonsense.
+
+    Raises:
+        ValueError: names the field.
+    """
+    if len(made.shape) != _AXES[made.modality] or not all(0 < n < 2**31 for n in made.shape):
+        raise ValueError(f"shape: {made.shape} is none of a {made.modality}'s rows")
+    for name, values in (("multiply", made.multiply), ("add", made.add)):
+        if values and (made.modality == "table" or len(values) not in (1, made.shape[0])):
+            raise ValueError(f"{name}: has {len(values)} values, the rows {made.shape[0]} channels")
+    # The graph computes in float32: neither a product nor a quotient may be nothing or infinite.
+    if not all(1e-37 < value < 1e37 for value in made.multiply):
+        raise ValueError("multiply: must be above zero")
+    if made.columns and made.modality != "table":
+        raise ValueError("columns: only tables have them")
+    names = [column.name for column in made.columns]
+    if len(set(names)) != len(names):
+        raise ValueError("columns: a name is there twice")
+    for column in made.columns:
+        _refuse_broken_column(column)
+
+
+def _refuse_broken_column(column: Column) -> None:
+    where = f"column {column.name[:80]!r}"
+    if not column.scale > 0:
+        raise ValueError(f"{where}, scale: must be above zero")
+    if column.order not in ("", "dmy", "mdy"):
+        raise ValueError(f"{where}, order: must be dmy or mdy")
+    if len(column.knots) == 1 or any(b <= a for a, b in pairwise(column.knots)):
+        raise ValueError(f"{where}, knots: must rise")
+    if len(set(column.vocabulary)) != len(column.vocabulary):
+        raise ValueError(f"{where}, vocabulary: a category is there twice")

@@ -13,6 +13,7 @@ import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import ConfigError, did_you_mean
+from archipelago.core.typed import built
 from archipelago.data.scores import BINS, auroc, average_precision, counts_of, of_confusion
 
 if TYPE_CHECKING:
@@ -388,11 +389,15 @@ def task_to_json(task: Classification | MultiLabel | Regression) -> dict[str, An
 
 
 def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Regression:
-    """Rebuild what `task_to_json` wrote."""
+    """Rebuild what `task_to_json` wrote.
+
+    Raises:
+        ValueError: it describes no task; a `ConfigError` where one of its options is wrong.
+    """
     kinds = {"classification": Classification, "multi-label": MultiLabel, "regression": Regression}
-    one_of("task.kind", data["kind"], kinds)
-    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in data.items()}
-    return kinds[data["kind"]](**fields)
+    kind = data["kind"]
+    one_of("task.kind", kind if isinstance(kind, str) else "", kinds)
+    return built(kinds[kind], data, "task")
 
 
 def _histograms(how_many: int) -> str:

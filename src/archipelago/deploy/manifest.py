@@ -5,9 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from typing import Any
 
 from archipelago.core.errors import ArchipelagoError, ConfigError, DataError, did_you_mean
+from archipelago.core.reading import parsed_json
 from archipelago.core.trial import Value
 from archipelago.data.preparation import Preparation
 from archipelago.data.tasks import (
@@ -88,7 +90,7 @@ class Manifest:
             "units": dict(self.units),
             "task": task_to_json(self.task),
             "preparation": json.loads(self.preparation.to_json()),
-            "about": dict(self.about),
+            "about": {name: _or_none(value) for name, value in self.about.items()},
         }
         return json.dumps(data)
 
@@ -103,7 +105,7 @@ class Manifest:
             DataError: not a manifest, written by a newer version, or a column of it is lost.
         """
         try:
-            data = json.loads(text)
+            data = parsed_json(text)
             if not isinstance(data, dict) or type(data.get("format")) is not int:
                 raise _unreadable("it names no format", where)
             if data["format"] > FORMAT:
@@ -118,15 +120,20 @@ class Manifest:
                 task=task_from_json(data["task"]),
                 preparation=Preparation.from_json(json.dumps(data["preparation"])),
                 units=_of_text(data["units"]),
-                about=dict(data["about"]),
-                library=str(data["library"]),
+                about=_of_values(data["about"]),
+                library=_of_text({"": data["library"]})[""],
             )
             _complete(made.preparation)
+            _answers(made.task)
             return made
         except DataError as error:
             raise DataError(error.what, got=error.got, where=where, fix=error.fix) from None
-        except (ArchipelagoError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _unreadable(f"{type(error).__name__}: {error}"[:120], where) from None
+        except KeyError as error:
+            raise _unreadable(f"{error} is missing", where) from None
+        except ArchipelagoError as error:
+            raise _unreadable(error.what, where) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise _unreadable(str(error)[:200], where) from None
 
 
 def _complete(preparation: Preparation) -> None:
@@ -147,8 +154,38 @@ def _complete(preparation: Preparation) -> None:
         )
 
 
+def _answers(task: Classification | MultiLabel | Regression) -> None:
+    """Refuse classes, or a scale, with which an answer would mean nothing."""
+    if isinstance(task, Regression):
+        if not 0 < task.scale < 1e37:
+            raise ValueError("task.scale: must be above zero")
+        return
+    if not task.classes or len(set(task.classes)) != len(task.classes):
+        raise ValueError("task.classes: must be names, each there once")
+    if isinstance(task, MultiLabel):
+        if not task.separator or any(task.separator in name for name in task.classes):
+            raise ValueError("task.separator: must stand between names, and in none of them")
+    elif task.weights and len(task.weights) != len(task.classes):
+        raise ValueError("task.weights: must be one a class")
+
+
+def _or_none(value: Value | None) -> Value | None:
+    """Return `value`, of a score that is undefined None: JSON has no word for it."""
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def _of_text(data: Mapping[Any, Any]) -> dict[str, str]:
-    return {str(name): str(unit) for name, unit in data.items()}
+    for name, text in data.items():
+        if not isinstance(text, str):
+            raise ValueError(f"units.{name}: must be text" if name else "library: must be text")
+    return dict(data)
+
+
+def _of_values(data: Mapping[Any, Any]) -> dict[str, Value | None]:
+    for name, value in data.items():
+        if not isinstance(value, (str, int, float, bool, type(None))):
+            raise ValueError(f"about.{name}: must be one plain value")
+    return dict(data)
 
 
 def _unreadable(got: str, where: str) -> DataError:

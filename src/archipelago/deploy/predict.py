@@ -1,9 +1,11 @@
 """Raw rows in, answers out. Needs onnxruntime and NumPy only: no torch, no pandas."""
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TextIO
 
 import numpy as np
 
@@ -15,6 +17,10 @@ from archipelago.deploy.rows import Rows, read_rows
 from archipelago.deploy.session import Session
 
 __all__ = ["Predictions", "predict"]
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""With these begin cells that a spreadsheet computes; the last four are their full-width twins."""
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,19 +60,23 @@ class Predictions:
             yield (*self.files[row : row + 1], answer, *share)
 
     def cells(self) -> Iterator[tuple[str | float, ...]]:
-        """Yield `rows` as they are written: probabilities in six digits."""
+        """Yield `rows` as they are written: probabilities in six digits, no text as a formula.
+
+        A spreadsheet computes a cell that begins with `=`, `+`, `-` or `@`: before such text, of a
+        class or a file name, stands an apostrophe. Numbers stay as they are.
+        """
         plain = len(self.header) - len(self.classes)
         for row in self.rows():
-            yield (*row[:plain], *(f"{share:.6g}" for share in row[plain:]))
+            yield (*map(_inert, row[:plain]), *(f"{share:.6g}" for share in row[plain:]))
 
     def write(self, path: str | Path) -> None:
-        """Write a CSV with a header.
+        """Write a CSV with a header; see `cells`.
 
         Raises:
             DataError: the file cannot be written.
         """
         try:
-            with Path(path).open("w", newline="", encoding="utf-8") as file:
+            with _created(Path(path)) as file:
                 writer = csv.writer(file)
                 writer.writerow(self.header)
                 writer.writerows(self.cells())
@@ -77,6 +87,16 @@ class Predictions:
                 where=str(path),
                 fix="give --out a file in a folder that is there",
             ) from None
+
+
+def _inert(cell: str | float) -> str | float:
+    formula = isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell)
+    return f"'{cell}" if formula else cell
+
+
+def _created(path: Path) -> TextIO:
+    # Names of files need not be text: what cannot be encoded is written as an escape.
+    return path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
 
 
 def predict(
@@ -103,6 +123,7 @@ def predict(
     else:
         rows = read_rows(manifest, rows_path, channels=channels)
     logits, windows = session.run(rows.x)
+    _refuse_infinite(session, rows, logits, windows)
     scores, whole = rows.mean(windows), rows.windows is None
     names = np.array(manifest.labels, dtype=np.str_)
     match manifest.task:
@@ -120,3 +141,15 @@ def predict(
         unused=rows.unused,
         files=files,
     )
+
+
+def _refuse_infinite(session: Session, rows: Rows, *answers: np.ndarray) -> None:
+    broken = ~np.all([np.isfinite(answer).all(1) for answer in answers], axis=0)
+    if broken.any():
+        what = "rows" if rows.windows is None else "windows"
+        raise DataError(
+            "the network gives no finite answer",
+            got=f"{int(broken.sum())} of {len(broken)} {what}, the first is {int(broken.argmax())}",
+            where=str(session.path),
+            fix="leave out rows with values far from those of training; if none is, do not use it",
+        )

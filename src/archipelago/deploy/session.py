@@ -7,13 +7,17 @@ from typing import Any
 import numpy as np
 
 from archipelago.core.errors import DataError
+from archipelago.core.reading import read_small
 from archipelago.deploy.manifest import KEY, Manifest
+from archipelago.deploy.whole import refuse_external
 
 __all__ = ["INPUT", "LOGITS", "SCORES", "Session", "prepared"]
 
 INPUT, LOGITS, SCORES = "rows", "logits", "scores"
 """Names in the graph. `scores` are probabilities, or a number in the target's own unit."""
 _BATCH = 1024
+_LARGEST = 2**31
+"""Bytes: no message of protobuf is longer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,17 +45,17 @@ class Session:
         import onnxruntime as ort
 
         path = Path(path)
-        if not path.is_file():
-            raise DataError("no such model", where=str(path), fix="give the .onnx file's path")
+        data = _bytes_of(path)
         options = ort.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
         try:
-            runtime = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            refuse_external(data)
+            runtime = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors share no other base
             raise DataError(
                 "the file cannot be loaded as an ONNX model",
-                got=str(error).splitlines()[0][:160],
+                got=next(iter(str(error).splitlines()), type(error).__name__)[:160],
                 where=str(path),
                 fix="export it again, or update onnxruntime",
             ) from None
@@ -71,14 +75,31 @@ class Session:
 
         Args:
             x: `[rows, *shape]`: a table's features, or stored values of images and series.
+
+        Raises:
+            DataError: the network cannot be computed, or gives other shapes than it declares.
         """
         x = np.ascontiguousarray(x, np.float32)
-        parts = [
-            self.runtime.run([LOGITS, SCORES], {INPUT: x[low : low + _BATCH]})
-            for low in range(0, max(1, len(x)), _BATCH)
-        ]
-        logits, scores = zip(*parts, strict=True)
-        return np.concatenate(logits), np.concatenate(scores)
+        try:
+            parts = [
+                self.runtime.run([LOGITS, SCORES], {INPUT: x[low : low + _BATCH]})
+                for low in range(0, max(1, len(x)), _BATCH)
+            ]
+        except Exception as error:  # onnxruntime's errors share no other base
+            raise self._broken(next(iter(str(error).splitlines()), "")[:160]) from None
+        logits, scores = map(np.concatenate, zip(*parts, strict=True))
+        wanted = (len(x), self.manifest.task.outputs)
+        if (logits.shape, scores.shape) != (wanted, wanted):
+            raise self._broken(f"{logits.shape} and {scores.shape} for {wanted}")
+        return logits, scores
+
+    def _broken(self, got: str) -> DataError:
+        return DataError(
+            "the network of this model cannot be computed",
+            got=got,
+            where=str(self.path),
+            fix="export the model again with `archipelago export`",
+        )
 
     def _fits(self) -> None:
         inputs = {item.name: tuple(item.shape[1:]) for item in self.runtime.get_inputs()}
@@ -92,6 +113,19 @@ class Session:
                 where=str(self.path),
                 fix="export the model again; do not edit its metadata",
             )
+
+
+def _bytes_of(path: Path) -> bytes:
+    try:
+        return read_small(path, _LARGEST)
+    except FileNotFoundError:
+        raise DataError(
+            "no such model", where=str(path), fix="give the .onnx file's path"
+        ) from None
+    except (OSError, ValueError) as error:
+        got = (error.strerror if isinstance(error, OSError) else f"it {error}") or None
+        what = "the model cannot be read"
+        raise DataError(what, got=got, where=str(path), fix="give the .onnx file's path") from None
 
 
 def prepared(manifest: Manifest, stored: np.ndarray) -> np.ndarray:

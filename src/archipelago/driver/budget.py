@@ -24,8 +24,8 @@ class Budget:
     megabytes: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("budget.trials", self.trials, 1)
-        at_least("budget.macs", self.macs, 0, fix="0 sets no limit")
+        at_least("budget.trials", self.trials, 1, high=100_000)
+        at_least("budget.macs", self.macs, 0, high=1e30, fix="0 sets no limit")
         at_least("budget.megabytes", self.megabytes, 0, fix="0 sets no limit")
 
     def left(self, trials: int, cost: dict[str, float]) -> int:
@@ -62,6 +62,6 @@ class Final:
     references: bool = True
 
     def __post_init__(self) -> None:
-        at_least("final.rounds", self.rounds, 1)
+        at_least("final.rounds", self.rounds, 1, high=1_000_000)
         at_least("final.every", self.every, 1)
         at_least("final.patience", self.patience, 0, fix="0 uses every round")

@@ -48,9 +48,9 @@ class Processes:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        at_least("engine.workers", self.workers, 0, fix="0 takes one a core")
+        at_least("engine.workers", self.workers, 0, high=10_000, fix="0 takes one a core")
         between("engine.deadline", self.deadline, 0, 1e9, open_low=True)
-        at_least("engine.retries", self.retries, 0)
+        at_least("engine.retries", self.retries, 0, high=1000)
 
     def start(self) -> "_Pool":
         """Return an engine; `open` it before use. What its workers need is imported meanwhile.

@@ -101,12 +101,12 @@ class Race:
     warm: int = 0
 
     def __post_init__(self) -> None:
-        at_least("estimator.candidates", self.candidates, 1)
+        at_least("estimator.candidates", self.candidates, 1, high=100_000)
         at_least("estimator.groups", self.groups, 0, fix="0 is one for each candidate")
         at_least("estimator.group", self.group, 0, fix="0 shares all clients out")
         at_least("estimator.sample", self.sample, 0, fix="0 follows the run's cohort")
         at_least("estimator.first", self.first, 1)
-        at_least("estimator.generations", self.generations, 1)
+        at_least("estimator.generations", self.generations, 1, high=100_000)
         at_least("estimator.checkpoint", self.checkpoint, 0, fix="0 drops once, before training")
         between("estimator.fraction", self.fraction, 0, 1, open_low=True, open_high=True)
         at_least("estimator.z", self.z, 0)
@@ -115,8 +115,20 @@ class Race:
         at_least("estimator.screen", self.screen, 0, fix="0 trains every candidate")
         at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")
         at_least("estimator.rows", self.rows, 0, fix="0 takes all rows")
-        at_least("estimator.warm", self.warm, 0, fix="0 races the first network like any other")
-        at_least("estimator.last", self.last, self.first, fix="the budget grows from first to last")
+        at_least(
+            "estimator.warm",
+            self.warm,
+            0,
+            high=1_000_000,
+            fix="0 races the first network like any other",
+        )
+        at_least(
+            "estimator.last",
+            self.last,
+            self.first,
+            high=1_000_000,
+            fix="the budget grows from first to last",
+        )
         moves = self.rotate or self.groups
         if moves and (self.freed == "join" or self.match == "speed"):
             raise IncompatibleParts(

@@ -47,8 +47,8 @@ class Rounds:
     hours: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least("estimator.rounds", self.rounds, 1)
-        at_least("estimator.candidates", self.candidates, 1)
+        at_least("estimator.rounds", self.rounds, 1, high=1_000_000)
+        at_least("estimator.candidates", self.candidates, 1, high=100_000)
         at_least("estimator.every", self.every, 0, fix="0 scores at the end only")
         at_least("estimator.patience", self.patience, 0, fix="0 uses every round")
         at_least("estimator.validators", self.validators, 0, fix="0 takes all clients")

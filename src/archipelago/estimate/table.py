@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archipelago.core.errors import ConfigError, DataError
+from archipelago.core.reading import parsed_json
 from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.data.sources.readers import read_npz
 from archipelago.space.dims import Choice, Part, Range
 from archipelago.space.space import Space
 
@@ -137,27 +139,43 @@ class Table:
             DataError: not a table of this version.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                data = {name: file[name] for name in file.files}
-            head = json.loads(str(data["head"]))
+            data = read_npz(path)
+            head = parsed_json(str(data["head"]))
             if head["format"] != FORMAT:
                 raise ValueError(head["format"])
             scores = {f: data[f"score{i}"] for i, f in enumerate(head["fidelities"])}
             index = zip(data["places"].tolist(), data["index"].tolist(), strict=True)
+            rows = {tuple(places): row for places, row in index}
+            report, costs = data["report"], _costs(data)
+            _refuse_misfit(rows, [report, *scores.values(), *costs.values()])
             return cls(
-                name=head["name"],
+                name=str(head["name"]),
                 space=Space({name: _part(options, o) for name, options, o in head["dims"]}),
-                rows={tuple(places): row for places, row in index},
+                rows=rows,
                 scores=scores,
-                report=data["report"],
-                costs={n.removeprefix("cost."): c for n, c in data.items() if n[:5] == "cost."},
+                report=report,
+                costs=costs,
             )
-        except (KeyError, ValueError, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise DataError("no such table", where=str(path)) from error
+        except DataError:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError(
                 "not a table that this version reads", got=str(error), where=str(path)
             ) from error
+
+
+def _costs(data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {n.removeprefix("cost."): c for n, c in data.items() if n.startswith("cost.")}
+
+
+def _refuse_misfit(rows: Mapping[Any, int], columns: Sequence[np.ndarray]) -> None:
+    last = max(rows.values())
+    for column in columns:
+        if column.ndim != 1 or column.dtype.kind not in "fiu" or not 0 <= last < len(column):
+            raise ValueError("a column of measurements does not fit its rows")
+        # NaN says that a network was not measured.
+        if np.isinf(column).any():
+            raise ValueError("a measurement is infinite")
 
 
 def _part(options: Sequence[Any], ordered: bool) -> Part:

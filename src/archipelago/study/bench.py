@@ -9,7 +9,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 
 from archipelago.config.catalog import kinds, part
-from archipelago.core.checks import at_least, one_of
+from archipelago.core.checks import at_least, between, one_of
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.driver.replay import Trace, replay
@@ -227,8 +227,10 @@ def bench(
         seed: root of all.
         done: called with each row as it is finished, its `p` not yet known.
     """
-    at_least("runs", runs, 2)
+    between("runs", runs, 2, 100_000)
     at_least("budgets", min(budgets, default=0), 1)
+    at_least("batch", batch, 1)
+    between("budgets", budgets[-1], 1, 1_000_000)
     if list(budgets) != sorted(set(budgets)):
         raise ConfigError("budgets ascend", got=tuple(budgets), where="budgets")
     rows: list[Row] = []

@@ -12,6 +12,7 @@ from archipelago.config.tables import to_table
 from archipelago.config.toml import write
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.core.shown import words
 from archipelago.data.decide import decide
 from archipelago.data.inspection import Inspection, inspect
 from archipelago.data.partition import Iid, Natural
@@ -257,13 +258,14 @@ def _training(batch: int, typical: int) -> Iterator[_Line]:
 
 
 def _text(lines: list[_Line], name: str, seed: int, file: Path, found: Inspection) -> str:
+    called, place = words(name), words(str(file))
     head = [
         f"# Made by `archipelago new` from counts and sums of {len(found.rows_by_silo)} silos.",
         "# Each value has its reason behind it; change what you know better.",
         "#",
-        *(f"#   archipelago {verb} {file}" for verb in ("check", "plan", "search")),
-        *(f"#   archipelago export runs/{name} --onnx {name}.onnx",),
-        *(f"#   archipelago predict {name}.onnx {_ROWS[len(found.shape)]}",),
+        *(f"#   archipelago {verb} {place}" for verb in ("check", "plan", "search")),
+        *(f"#   archipelago export runs/{called} --onnx {called}.onnx",),
+        *(f"#   archipelago predict {called}.onnx {_ROWS[len(found.shape)]}",),
         "",
     ]
     top = [_Line("", "name", name, ""), _Line("", "seed", seed, "another seed repeats the study")]
@@ -282,14 +284,15 @@ def _text(lines: list[_Line], name: str, seed: int, file: Path, found: Inspectio
         if section:
             head += ["", f"[{section}]"]
         head += [_written(line) for line in group]
-    notes = [f"# {note}" for note in found.notes]
+    notes = [f"# {words(note)}" for note in found.notes]
     return (
         "\n".join([*head, *(["", "# Columns that are not used:", *notes] if notes else [])]) + "\n"
     )
 
 
 def _written(line: _Line) -> str:
-    why = " ".join(line.why.split())
+    # Names of columns and silos stand in reasons: none may begin a line of its own.
+    why = words(line.why).strip()
     if line.value is None:
         return f"# {why}"
     text = write({line.option: line.value}).rstrip("\n")

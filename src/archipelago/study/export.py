@@ -15,6 +15,7 @@ from safetensors.numpy import load as load_tensors
 from archipelago.config.load import loads
 from archipelago.config.run import Run
 from archipelago.core.errors import ConfigError, JournalError
+from archipelago.core.reading import parsed_json, read_small
 from archipelago.core.trial import Outcome
 from archipelago.data.prepare import Prepared
 from archipelago.deploy.export import export_onnx
@@ -29,6 +30,8 @@ from archipelago.study.gather import ranked, searched
 
 __all__ = ["export", "export_front"]
 
+_LARGEST = 2**32
+"""Bytes of a file of `best/`."""
 TESTED = "the tested network of this run"
 SEARCHED = "searched, not finally trained, not tested"
 TRAINED = "trained to the end, not tested"
@@ -209,15 +212,28 @@ def _usual(shelf: _Shelf, path: Path) -> str:
     best = shelf.directory / "best"
     if not (best / "arch.json").is_file():
         raise _nothing(shelf.directory)
-    described = json.loads((best / "arch.json").read_text(encoding="utf-8"))
-    graph = Graph.from_json(described["graph"])
-    tensors = load_tensors((best / "weights.safetensors").read_bytes())
-    flat = np.concatenate([tensors[leaf.name].ravel() for leaf in graph.layout.leaves])
+    graph, flat, outcome = _best(best)
     with shelf.data() as prepared:
         about = {"trained": "best so far", "tested": False}
-        outcome = Outcome.from_json(described["outcome"])
         _write(shelf, prepared, graph, flat, path, about=about, outcome=outcome)
     return "the best network so far; it is not tested yet"
+
+
+def _best(best: Path) -> tuple[Graph, np.ndarray, Outcome]:
+    """Read what a run writes for people, who may have changed it."""
+    try:
+        described = parsed_json(read_small(best / "arch.json", _LARGEST))
+        graph = Graph.from_json(described["graph"])
+        tensors = load_tensors(read_small(best / "weights.safetensors", _LARGEST))
+        flat = np.concatenate([tensors[leaf.name].ravel() for leaf in graph.layout.leaves])
+        return graph, flat, Outcome.from_json(described["outcome"])
+    except Exception as error:  # whatever a part of it raises, it is not what was written
+        raise JournalError(
+            "the best network so far cannot be read",
+            got=str(error)[:200] or type(error).__name__,
+            where=str(best),
+            fix=f"archipelago resume {best.parent} writes it again",
+        ) from None
 
 
 def _one(shelf: _Shelf, prepared: Prepared, outcome: Outcome, path: Path, *, train: bool) -> str:

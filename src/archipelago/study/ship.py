@@ -75,7 +75,8 @@ def ship(
     )
     for client, weights in own.items():
         name = line.shards.name(client)
-        stem = re.sub(r"[^\w.-]+", "_", f"{client:03d}-{name}")
+        # At most 60 characters: a file system takes 255 bytes, and a character may be four.
+        stem = re.sub(r"[^\w.-]+", "_", f"{client:03d}-{name}")[:60]
         (directory / "clients").mkdir(exist_ok=True)
         vector = tested["final"].vectors.get(client)
         export_onnx(

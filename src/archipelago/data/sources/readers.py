@@ -3,22 +3,27 @@
 import csv
 import gzip
 import zipfile
+import zlib
+from collections import Counter
 from importlib import import_module
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
 
 from archipelago.core.errors import DataError, MissingExtra
+from archipelago.core.reading import read_small
 
 __all__ = ["read_csv", "read_npz", "read_parquet"]
+
+_LARGEST = 2**34
+"""Bytes of a file, unpacked: a small archive may unpack to more than there is memory."""
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
     """Read a CSV (comma, semicolon or tab; UTF-8; may be gzipped) as text columns."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8-sig")
+        text = _bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             "the file is not UTF-8 text",
@@ -26,7 +31,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
             where=str(path),
             fix="save it as UTF-8",
         ) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, ValueError, zlib.error, MemoryError) as error:
         raise _unreadable(path, error) from None
     if not text.strip():
         raise DataError("the file is empty", where=str(path), fix="check where it came from")
@@ -39,7 +44,7 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
             "the file is not CSV", got=str(error), where=str(path), fix="export it as CSV again"
         ) from None
     names = [name.strip() for name in header]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or "" in names:
         raise DataError(
             "the header needs one name for each column",
@@ -60,17 +65,20 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
                 fix="quote fields that hold the delimiter",
             )
     columns = zip(*rows, strict=True)
-    return {
-        name: np.char.strip(np.array(column, dtype=np.str_))
-        for name, column in zip(names, columns, strict=True)
-    }
+    try:
+        return {
+            name: np.char.strip(np.array(column, dtype=np.str_))
+            for name, column in zip(names, columns, strict=True)
+        }
+    except MemoryError:
+        raise _unreadable(path, MemoryError("one field is so long that the column is")) from None
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of an NPZ, never unpickling."""
     out: dict[str, np.ndarray] = {}
     name = ""
-    if not zipfile.is_zipfile(path):
+    if not path.is_file() or not zipfile.is_zipfile(path):
         raise DataError(
             "the file cannot be read: it is not an NPZ archive",
             where=str(path),
@@ -78,6 +86,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         )
     try:
         with np.load(path, allow_pickle=False) as archive:
+            size = sum(member.file_size for member in archive.zip.infolist())
+            if size > _LARGEST:
+                raise OverflowError(f"unpacked, it has {size:,} bytes")
             for name in archive.files:
                 out[name] = archive[name]
     except ValueError as error:
@@ -89,7 +100,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
                 fix="save numbers or fixed-width text, e.g. x.astype('float32')",
             ) from None
         raise _unreadable(path, error) from None
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive raises whatever its decompressor does
         raise _unreadable(path, error) from None
     if not out or any(len(array) == 0 for array in out.values() if array.ndim):
         raise DataError(
@@ -130,10 +141,22 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     return out
 
 
+def _bytes(path: Path) -> bytes:
+    data = read_small(path, _LARGEST)
+    if path.suffix.casefold() != ".gz":
+        return data
+    with gzip.open(BytesIO(data)) as file:
+        # A small file may unpack to more than there is memory.
+        text = file.read(_LARGEST + 1)
+    if len(text) > _LARGEST:
+        raise ValueError(f"unpacked, it is longer than {_LARGEST:,} bytes")
+    return text
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         "the file cannot be read",
-        got=str(error)[:200],
+        got=str(error)[:200] or type(error).__name__,
         where=str(path),
         fix="check that it is a whole file of its kind and that you may read it",
     )
