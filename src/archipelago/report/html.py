@@ -9,7 +9,7 @@ from archipelago.report import committee
 from archipelago.report.drawing import draw
 from archipelago.report.findings import Findings, Shipped
 from archipelago.report.tables import table
-from archipelago.report.text import clean, html, number, script_json, shown, size
+from archipelago.report.text import clean, html, number, script_json, shown, size, span
 from archipelago.report.verdict import compare, front, ranked, verdict
 
 __all__ = ["STYLE", "render"]
@@ -86,6 +86,8 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield f"<h1>{html(findings.name)}</h1><p class='soft'>{html(findings.about)}</p>"
     note = f" ({findings.metric_note})" if findings.metric_note else ""
     yield f"<p class='soft'>{html(findings.task)}; metric: {html(findings.metric + note)}</p>"
+    if said := findings.undefined or findings.covers:
+        yield f"<p>On test rows, {html(said)}.</p>"
     sentences = "".join(f"<p>{html(line)}</p>" for line in verdict(findings))
     yield f"<section class='verdict' aria-label='Verdict'>{sentences}</section>"
     yield from committee.silos(findings)
@@ -184,7 +186,7 @@ def _references(findings: Findings) -> str:
         rows.append(
             (
                 "this search",
-                _span(ours.value, ours.low, ours.high, findings),
+                span(ours.value, ours.low, ours.high, ours.note, percent=findings.percent),
                 "–",
                 *_work(findings.cost, findings.macs, 1.0, findings),
                 "–",
@@ -194,8 +196,15 @@ def _references(findings: Findings) -> str:
     rows += [
         (
             ref.name,
-            _span(ref.score, ref.low, ref.high, findings),
-            _span(ref.difference, ref.difference_low, ref.difference_high, findings, signed=True),
+            span(ref.score, ref.low, ref.high, ref.interval_note, percent=findings.percent),
+            span(
+                ref.difference,
+                ref.difference_low,
+                ref.difference_high,
+                ref.difference_note,
+                percent=findings.percent,
+                signed=True,
+            ),
             *_work(ref.cost, ref.macs, findings.share(ref), findings),
             compare(ref),
             ref.note,
@@ -227,13 +236,6 @@ def _work(
         "–" if macs is None else number(macs),
         "–" if share is None or macs is None else f"{100 * share:.0f} %",
     )
-
-
-def _span(
-    value: float, low: float, high: float, findings: Findings, *, signed: bool = False
-) -> str:
-    texts = [shown(v, percent=findings.percent, signed=signed) for v in (value, low, high)]
-    return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def _leaderboard(findings: Findings) -> str:

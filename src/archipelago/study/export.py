@@ -170,7 +170,7 @@ class _Shelf:
                     where="--number",
                     fix=f"choose one of 0 to {max(known)}" if known else "search first",
                 )
-            if known[number].status == "failed":
+            if not known[number].scored:
                 raise ConfigError(
                     "this candidate failed: it has no weights",
                     got=known[number].reason,

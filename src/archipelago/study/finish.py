@@ -49,7 +49,7 @@ def _trained(
 ) -> np.ndarray:
     shards = prepared.shards
     recorder = Recorder(journal)
-    line = Line(run=run, shards=shards, engine=engine, journal=journal)
+    line = Line(run=run, shards=shards, engine=engine, journal=journal, presence=prepared.presence)
     champion = Champion(outcome=outcome, graph=line.graph(outcome.arch), digest="")
     last = journal.last(full=True)
     journal.rollback(last.number if last else 0)
