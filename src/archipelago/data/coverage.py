@@ -82,6 +82,13 @@ class Cover:
             return "have one label only"
         return "have no label that some have and some lack" if self.everywhere else "have no label"
 
+    @property
+    def counted(self) -> str:
+        """How many are covered where these are not all: `3 of 4 classes`; else nothing."""
+        if not self.defined or len(self.covered) == len(self.classes):
+            return ""
+        return f"{len(self.covered)} of {len(self.classes)} {self.noun}"
+
     def undefined(self, rows: str) -> str:
         """Return why there is no value: `auroc is undefined: no test row of 'ill'`.
 
@@ -101,9 +108,10 @@ class Cover:
         lack = self._lack(rows) if self.defined else ""
         if not lack:
             return ""
-        fewer = len(self.covered) < len(self.classes)
-        over = f" over {len(self.covered)} of {len(self.classes)} {self.noun}" if fewer else ""
-        return f"{self.metric}{over}: {lack}"
+        over = f" over {self.counted}" if self.counted else ""
+        # scikit-learn's rule: whoever answers what nobody has is wrong every time.
+        zero = ", which counts as 0 where it is answered" if self.metric == "macro_f1" else ""
+        return f"{self.metric}{over}: {lack}{zero}"
 
     def _lack(self, rows: str) -> str:
         parts = [f"no {rows} row of {named(self.missing)}"] if self.missing else []

@@ -76,12 +76,15 @@ class Presence:
         return _truth(task, self._of(split, clients))
 
     def few(self, task: _Task, split: str) -> tuple[str, ...]:
-        """Return classes or labels of which all rows together may be fewer than the floor."""
+        """Return classes or labels of which all rows together are fewer than the floor.
+
+        They are sure to be where one client has few and nobody else any.
+        """
         if isinstance(task, Regression):
             return ()
         amounts = self.amounts[split]
         held = amounts[:, 0::2] if isinstance(task, MultiLabel) else amounts
-        little = (held < ENOUGH).all(axis=0) & (held.sum(0) > 0) & (held.sum(0) < self.floor)
+        little = held.sum(0) == FEW
         return tuple(name for name, here in zip(task.classes, little.tolist(), strict=True) if here)
 
     def lone(self, task: _Task, split: str) -> tuple[str, ...]:

@@ -220,7 +220,8 @@ def protection(findings: Findings) -> Iterator[str]:
 def _shown(site: ClientScore, findings: Findings) -> str:
     if site.reason:
         return f"undefined: {site.reason}"
-    return shown(site.score, percent=findings.percent)
+    covers = f" ({site.covers})" if site.covers else ""
+    return shown(site.score, percent=findings.percent) + covers
 
 
 def _worst_first(findings: Findings) -> Sequence[ClientScore]:

@@ -177,6 +177,7 @@ class ClientScore:
         score: where clients have models of their own, of that one.
         shared: of the model that they share beside it; None where they have none of their own.
         reason: why the score is undefined (NaN); empty where it is a number.
+        covers: how many of the classes it says something of, e.g. `2 of 3 classes`; empty: all.
     """
 
     name: str
@@ -184,6 +185,7 @@ class ClientScore:
     score: float
     shared: float | None = None
     reason: str = ""
+    covers: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

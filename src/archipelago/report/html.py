@@ -86,8 +86,6 @@ def _sections(findings: Findings, charts: Sequence[tuple[str, str, Any]]) -> Ite
     yield f"<h1>{html(findings.name)}</h1><p class='soft'>{html(findings.about)}</p>"
     note = f" ({findings.metric_note})" if findings.metric_note else ""
     yield f"<p class='soft'>{html(findings.task)}; metric: {html(findings.metric + note)}</p>"
-    if said := findings.undefined or findings.covers:
-        yield f"<p>On test rows, {html(said)}.</p>"
     sentences = "".join(f"<p>{html(line)}</p>" for line in verdict(findings))
     yield f"<section class='verdict' aria-label='Verdict'>{sentences}</section>"
     yield from committee.silos(findings)

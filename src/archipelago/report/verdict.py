@@ -84,10 +84,11 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
         test = findings.test
         network = findings.network
         model = f"a network of {count(network.params)} parameters" if network else "a network"
+        partly = f" Not of everything: {findings.covers}." if findings.covers else ""
         first = (
             f"From {tried} scored{silos}, {model} was trained to the end and "
             f"{_reached(findings, test)} on {plural(findings.test_rows, 'row')} that were opened "
-            f"once, at the end.{f' It is {findings.covers}.' if findings.covers else ''}"
+            f"once, at the end.{partly}"
         )
     if findings.references:
         equal = all(_equal(findings, reference) for reference in findings.references)

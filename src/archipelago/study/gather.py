@@ -7,13 +7,12 @@ from importlib.metadata import version
 from math import isfinite
 from typing import Any
 
-import numpy as np
-
 from archipelago.config.load import loads
 from archipelago.config.run import Run
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.data.coverage import Cover
 from archipelago.data.quality import ASKED, Finding
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
@@ -280,19 +279,19 @@ def _clients(
     task: Any, ours: Tested, shared: Tested | None, names: Mapping[int, str]
 ) -> Iterator[page.ClientScore]:
     for client, vector in sorted(ours.vectors.items()):
-        score = task.metrics(vector)[task.metric]
+        score, cover = task.metrics(vector)[task.metric], task.cover(task.truth(vector))
         yield page.ClientScore(
             name=names[client],
             rows=int(vector[0]),
             score=score,
             shared=task.metrics(shared.vectors[client])[task.metric] if shared else None,
-            reason="" if isfinite(score) else _undefined(task, vector),
+            reason="" if isfinite(score) else _undefined(cover),
+            covers=cover.counted,
         )
 
 
-def _undefined(task: Any, vector: np.ndarray) -> str:
-    """Return why the metric has no value on the rows of one site."""
-    cover = task.cover(task.truth(vector))
+def _undefined(cover: Cover) -> str:
+    """Return why a score has no value on the rows of one site."""
     return "the scores are not finite" if cover.defined else f"its test rows {cover.short}"
 
 

@@ -61,14 +61,14 @@ def _told(task: Any, presence: Presence, split: str, cover: Cover) -> Iterator[s
     few = presence.few(task, split) if task.metric in _COMPARE else ()
     if few:
         yield (
-            f"fewer than {presence.floor} {split} rows of {named(few)} in all, perhaps: "
-            f"{task.metric} counts each such class as much as any other"
+            f"fewer than {presence.floor} {split} rows of {named(few)} in all, and "
+            f"{task.metric} counts each class alike"
         )
     lone, holding = presence.lone(task, split), presence.holding(split)
-    if lone and holding > 1:
+    if split == "test" and lone and holding > 1:  # candidates are scored on all silos together
         yield (
-            f"{task.metric} has no value at {len(lone)} of {holding} silos alone, whose {split} "
-            f"rows hold too few classes or values: {named(lone)}"
+            f"{task.metric} has no value at {len(lone)} of {holding} silos alone, whose test rows "
+            f"hold too few classes or values: {named(lone)}"
         )
 
 
