@@ -185,9 +185,7 @@ def test_an_answer_costs_a_meter_row_and_must_be_one(monkeypatch: pytest.MonkeyP
             "archipelago.data.presence.answered",
             lambda *_, wrong=wrong: dict.fromkeys(("train", "validation", "test"), wrong),
         )
-        with pytest.raises(
-            DataError, match="a digit from 0 to 2 for each class[\\s\\S]*south|south"
-        ):
+        with pytest.raises(DataError, match="silo 'south'.*: an answer must be a digit from 0 to 2"):
             ask(TWO, [silo], floor=5, meter=[], turn=0)
 
 
@@ -207,9 +205,7 @@ CASES: list[tuple[Any, tuple[Any, ...], str]] = [
         for split, silos, name in (
             ("validation", ((BOTH, WELL, BOTH), (BOTH, WELL, WELL)), "ill"),
             ("test", ((BOTH, BOTH, ILL), (BOTH, WELL, ILL)), "well"),
-            ("test", ((BOTH, BOTH, []),), ""),
         )
-        if name
     ),
     (TWO, ((BOTH, BOTH, []), (BOTH, BOTH, [])), "auroc is undefined: there is no test row"),
     (
@@ -328,7 +324,7 @@ def test_a_difference_is_of_the_same_clients_and_the_same_samples() -> None:
     fewer = Scored({c: theirs.vectors[c] for c in (0, 3)}, {"auroc": 0.0})
     same = compared(TWO, ours, fewer, Seed(0)).value
     both = [TWO.metrics(t.vectors[0] + t.vectors[3])["auroc"] for t in (ours, theirs)]
-    assert same == pytest.approx(both[0] - theirs.metrics["auroc"] * 0 - fewer.metrics["auroc"])
+    assert same == pytest.approx(both[0] - fewer.metrics["auroc"])
     alone = compared(TWO, scored(BOTH), scored(BOTH, seed=9), Seed(0))
     assert not alone.bounds.given
     assert np.isfinite(alone.value)
