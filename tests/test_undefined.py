@@ -185,7 +185,9 @@ def test_an_answer_costs_a_meter_row_and_must_be_one(monkeypatch: pytest.MonkeyP
             "archipelago.data.presence.answered",
             lambda *_, wrong=wrong: dict.fromkeys(("train", "validation", "test"), wrong),
         )
-        with pytest.raises(DataError, match="silo 'south'.*: an answer must be a digit from 0 to 2"):
+        with pytest.raises(
+            DataError, match="silo 'south'.*: an answer must be a digit from 0 to 2"
+        ):
             ask(TWO, [silo], floor=5, meter=[], turn=0)
 
 
@@ -471,6 +473,39 @@ def test_undefined_candidates_are_no_diverged_ones(
     with Journal.open(tmp_path / "run", write=False) as journal:
         assert {outcome.status for outcome in journal.outcomes()} == {"undefined"}
         assert journal.standing()[0] is None
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ['estimator={kind="rounds", rounds=1, candidates=2, validators=1}'],
+        ['estimator={kind="race", candidates=2, first=1, last=1, validators=1}'],
+        ['estimator={kind="race", candidates=2, first=1, last=1, rows=1, by="score"}'],
+        ['estimator={kind="race", candidates=2, first=1, last=1, scorers="trainers"}'],
+        ['estimator={kind="zero-cost", candidates=2, validators=1}'],
+        ['topology={kind="buffered", buffer=1}'],
+        ['strategy={kind="successive-halving"}'],
+    ],
+    ids=lambda sets: re.sub("[^a-z0-9=]+", " ", sets[0]),
+)
+def test_every_estimator_scores_where_the_metric_has_a_value(
+    tmp_path: Path, sets: list[str]
+) -> None:
+    run = loads(files(tmp_path, lambda silo, row: silo == 1 and row % 3 == 0).read_text(), sets)
+    study = search(run, tmp_path / "run")
+    found = list[Outcome]()
+    for outcome in study:
+        found.append(outcome)
+        study.stop()
+    assert found
+    assert all(outcome.scored and np.isfinite(outcome.score) for outcome in found), found
+    if "zero-cost" in sets[0]:
+        return
+    assert all(0 <= outcome.metrics["auroc"] <= 1 for outcome in found)
+    with Journal.open(tmp_path / "run", write=False) as journal:
+        moved = sum(row.bytes_down for row in journal.meter(phase="search"))
+    # Who scores again because others could not tell is counted once, and at its candidate.
+    assert moved == sum(outcome.costs["spent_bytes_down"] for outcome in found)
 
 
 def test_positives_at_one_silo_are_scored_there_and_said_everywhere(tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ class _Shelf:
                 )
             if not known[number].scored:
                 raise ConfigError(
-                    "this candidate failed: it has no weights",
+                    "this candidate has no score, and its weights were not kept",
                     got=known[number].reason,
                     where=f"--number {number}",
                     fix="`archipelago report` lists those that are done",
