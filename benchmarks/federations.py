@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from collections.abc import Mapping
+from math import isnan, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -114,7 +115,8 @@ def judged(models: Any, asked: Any, names: Any) -> dict[str, Any]:
     scores = [model.predict_proba(x)[:, 1] for model, (x, _) in zip(models, asked, strict=True)]
     truth = [y for _, y in asked]
     each = {
-        name: rounded(balanced_accuracy_score(y, score > 0.5))
+        # Of one class only there is no balanced accuracy; scikit-learn gives that class's recall.
+        name: rounded(balanced_accuracy_score(y, score > 0.5)) if len(np.unique(y)) > 1 else nan
         for name, y, score in zip(names, truth, scores, strict=True)
     }
     pooled = roc_auc_score(np.concatenate(truth), np.concatenate(scores))
@@ -174,8 +176,12 @@ def averaged(found: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Return mean and standard deviation."""
-    return {"mean": rounded(mean(values)), "sd": rounded(stdev(values))}
+    """Return mean and standard deviation, and of how many seeds they leave out as undefined."""
+    fine = [value for value in values if not isnan(value)]
+    lost = {"undefined": len(values) - len(fine)} if len(fine) < len(values) else {}
+    if len(fine) < 2:
+        return lost
+    return {"mean": rounded(mean(fine)), "sd": rounded(stdev(fine)), **lost}
 
 
 def rounded(value: float) -> float:

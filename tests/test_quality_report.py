@@ -121,9 +121,9 @@ def test_the_verdict_is_that_of_check_and_left_the_silos_metered(whole: Path) ->
     told = [(f.silo, f.what, f.column or "(rows)", f.size) for f in seen.findings]
     assert sorted(told) == sorted(tuple(row[:4]) for row in said if row[3])
     meter = asked(whole / "run")
-    # every silo answers three times: of its columns, their moments, and its rows
+    # every silo answers four times: of its columns, their moments, its rows, and its classes
     assert [(row.round, row.client) for row in meter] == [
-        (r, c) for r in (0, 1, 2) for c in (0, 1, 2)
+        (r, c) for r in (0, 1, 2, 3) for c in (0, 1, 2)
     ]
     assert all(row.bytes_up > 0 for row in meter)
     page = (whole / "run" / "report.html").read_text()
@@ -146,11 +146,11 @@ def test_a_run_that_goes_on_keeps_its_verdict_and_asks_nobody_again(
     assert judged == ["north", "south", "west"]
     resume(tmp_path / "run").result  # noqa: B018 - asking runs the study
     assert differences(whole / "run", tmp_path / "run").same
-    assert len(asked(tmp_path / "run")) == 9
+    assert len(asked(tmp_path / "run")) == 12
     pages = [(folder / "run" / "report.html").read_text() for folder in (whole, tmp_path)]
     assert section(pages[0]) == section(pages[1])
     extend(tmp_path / "run", 1).result  # noqa: B018 - asking runs the study
-    assert len(asked(tmp_path / "run")) == 9
+    assert len(asked(tmp_path / "run")) == 12
     assert section((tmp_path / "run" / "report.html").read_text()) == section(pages[0])
     assert len(judged) == 3
 
@@ -162,7 +162,7 @@ def test_a_published_set_is_not_judged(tmp_path: Path) -> None:
     page = (tmp_path / "run" / "report.html").read_text().split("<script>")[0]
     assert HEADING not in page
     assert "verdict on its data" not in page
-    assert {row.round for row in asked(tmp_path / "run")} == {0, 1}
+    assert {row.round for row in asked(tmp_path / "run")} == {0, 1, 2}
 
 
 def test_more_clients_than_anybody_reads_about_are_not_judged(

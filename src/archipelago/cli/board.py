@@ -16,7 +16,7 @@ class Board:
 
     Attributes:
         now: seconds since the start, by the caller's clock.
-        done: outcomes so far; `failed` and `dropped` are among them.
+        done: outcomes so far; `failed` (or without a defined score) and `dropped` are among them.
         best: highest score so far, higher is better.
         direction: -1 where the metric is lower-is-better: it is shown with its own sign.
         bytes: down and up, all phases.
@@ -61,7 +61,7 @@ class Board:
                     self.best = float(data["best"])
             case "outcome" if data["phase"] == "search":
                 self.dropped += data["status"] == "dropped"
-                self.failed += data["status"] == "failed"
+                self.failed += data["status"] in ("failed", "undefined")
                 # A dropped candidate's score is of an earlier round: it competes with nobody's.
                 score = data["score"] if data["status"] == "done" else None
                 if score is not None and (self.best is None or score >= self.best):
@@ -150,7 +150,10 @@ def _started(data: Mapping[str, Any]) -> str:
 
 def _prepared(data: Mapping[str, Any]) -> str:
     shape = " x ".join(str(size) for size in data["features"])
-    return f"data ready: {data['rows']} train rows of {shape}, {data['outputs']} outputs"
+    told = [f"\nscores: {said}" for said in data.get("scores") or ()]
+    return "".join(
+        [f"data ready: {data['rows']} train rows of {shape}, {data['outputs']} outputs", *told]
+    )
 
 
 def _round(data: Mapping[str, Any]) -> str:
@@ -166,8 +169,8 @@ def _round(data: Mapping[str, Any]) -> str:
 def _outcome(data: Mapping[str, Any]) -> str | None:
     if data["phase"] != "search":
         return None
-    if data["status"] == "failed":
-        return f"#{data['number']} failed: {data.get('reason') or 'no reason given'}"
+    if data["status"] in ("failed", "undefined"):
+        return f"#{data['number']} {data['status']}: {data.get('reason') or 'no reason given'}"
     costs = [
         f"{amount(data[name])} {unit}"
         for name, unit in (("params", "parameters"), ("macs", "MACs"))
@@ -177,14 +180,27 @@ def _outcome(data: Mapping[str, Any]) -> str | None:
 
 
 def _tested(data: Mapping[str, Any]) -> str:
-    bounds = f"95 % interval {metric(data['low'])} to {metric(data['high'])}"
-    return f"tested once: {data['metric']} {metric(data['score'])} ({bounds})"
+    if data.get("undefined"):
+        return f"tested once: {data['undefined']}"
+    bounds = _bounds(data, "")
+    said = [f"tested once: {data['metric']} {metric(data['score'])} ({bounds})"]
+    return "\n  ".join([*said, *(data[name] for name in ("covers", "sites") if data.get(name))])
 
 
 def _reference(data: Mapping[str, Any]) -> str:
-    bounds = f"95 % interval {data['low']:+.4f} to {data['high']:+.4f}"
-    gap = f"the shipped network differs by {data['difference']:+.4f} ({bounds})"
+    if not math.isfinite(data["difference"]):
+        return f"{data['name']}: {metric(data['score'])}; not compared"
+    gap = f"the shipped network differs by {data['difference']:+.4f} ({_bounds(data, '+')})"
     return f"{data['name']}: {metric(data['score'])}; {gap}"
+
+
+def _bounds(data: Mapping[str, Any], sign: str) -> str:
+    """Return the interval of an event in words, or why there is none."""
+    note, low, high = data.get("interval") or "", data["low"], data["high"]
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return f"no interval: {note}" if note else "no interval"
+    text = f"{low:{sign}.4f} to {high:{sign}.4f}" if sign else f"{metric(low)} to {metric(high)}"
+    return f"95 % interval {text}{f'; {note}' if note else ''}"
 
 
 def _exported(data: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "plan_lines",
     "preset_lines",
     "run_lines",
+    "score_lines",
     "traffic_line",
 ]
 
@@ -131,6 +132,11 @@ def finding_lines(findings: Sequence["Finding"]) -> Iterator[str]:
     yield from columns(rows, indent="  ")
 
 
+def score_lines(scores: Sequence[str]) -> Iterator[str]:
+    """Yield what to know of the scores before anything is trained."""
+    yield from columns([("scores", said) for said in scores])
+
+
 def traffic_line(meter: Sequence["MeterRow"]) -> str:
     """Return what left the silos, in a sentence."""
     up = sum(row.bytes_up for row in meter)
@@ -167,6 +173,7 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
         ),
     ]
     yield from columns(rows)
+    yield from score_lines(plan.scores)
     yield "These are estimates: they sample the space and time one client's round here."
 
 

@@ -122,14 +122,14 @@ def check(file: _File, settings: _Set = None) -> None:
 
     found = estimate(run)
     say(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
-    from archipelago.cli.show import finding_lines
+    from archipelago.cli.show import finding_lines, score_lines
     from archipelago.core.seeds import Seed
     from archipelago.data.inspection import inspect
 
     seed = Seed(run.seed).child("data")
     cut = getattr(run.preprocess, "windows", None)
     seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
-    say("\n".join(finding_lines(seen.findings)))
+    say("\n".join([*finding_lines(seen.findings), *score_lines(found.scores)]))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:

@@ -8,7 +8,7 @@ __all__ = ["Arch", "Outcome", "Proposal", "Status", "Value"]
 
 Value = str | int | float | bool
 Arch = Mapping[str, Value]
-Status = Literal["done", "dropped", "failed"]
+Status = Literal["done", "dropped", "failed", "undefined"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,9 +33,10 @@ class Outcome:
     """Estimator -> strategy: what the proposal was worth.
 
     Attributes:
-        score: higher is better; negative infinity when the candidate failed.
+        score: higher is better; negative infinity where there is none.
         status: `done` reached its full budget, `dropped` was stopped early (its score is its
-            last checkpoint's), `failed` has a `reason` and no useful score.
+            last checkpoint's), `failed` has a `reason` and no useful score, `undefined` neither:
+            the metric has no value on the rows that scored it, whatever the network.
         metrics: named values, e.g. `loss`, `accuracy` on the common validation clients.
         costs: exact architecture costs (`params`, `macs`, `bytes_per_round`) and what the
             meter counted (`client_seconds`, `bytes_up`, ...).
@@ -49,6 +50,11 @@ class Outcome:
     costs: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
     fidelity: float = 1.0
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has a score that others can be compared with."""
+        return self.status not in ("failed", "undefined")
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` is its inverse."""

@@ -228,6 +228,24 @@ class FleetShards:
         home, rows = self._drawn(client, "validation", int(self.validation_rows[client]))
         return self.home.some(home, "validation", rows)
 
+    def rows_of(
+        self, client: int, sealed: np.ndarray
+    ) -> tuple[int, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Return one of the panel's home, and which of its rows it draws; reads none of them.
+
+        Args:
+            client: its number.
+            sealed: test rows of each home, int64 `[homes]`.
+
+        Returns:
+            the home's number, and row numbers within its train, validation and test rows.
+        """
+        home, train = self._drawn(client, "train", int(self.train_rows[client]))
+        validation = self._drawn(client, "validation", int(self.validation_rows[client]))[1]
+        count = int(self._members.checked(sealed, self.home.train_rows)[client])
+        test = self._members.draw(client, "test", count, int(sealed[home]))
+        return home, (train, validation, test)
+
     def _drawn(self, client: int, split: str, count: int) -> tuple[int, np.ndarray]:
         """Return a client's home and which of its rows are the client's."""
         home = int(self._members.homes[client])

@@ -1,6 +1,6 @@
 """From a source to shards: own, agree, apply, split, write. The straight line of this folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,11 +12,12 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.data.answers import LocalRows
-from archipelago.data.fleet import Fleet, Population
+from archipelago.data.fleet import Fleet, FleetShards, Population
 from archipelago.data.labels import codes_of, labels_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
+from archipelago.data.presence import Labels, Presence, ask
 from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
 from archipelago.data.shards import Shards, Signature
@@ -77,12 +78,14 @@ class Prepared:
         summaries: one for each client; of a fleet, one for each home.
         views: by scaling, further preparations of the same rows that a search may choose.
         findings: the verdict on each client's rows; None where nobody asked for one.
+        presence: which classes each client's splits hold; of a fleet, those of its panel.
     """
 
     shards: Population
     rows: tuple[MeterRow, ...]
     preparation: Preparation
     summaries: tuple[Summary, ...]
+    presence: Presence
     views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
     findings: tuple[Finding, ...] | None = None
 
@@ -218,14 +221,40 @@ def prepare(
     views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
     few = len(clients.clients) <= SILOS
     findings = judge(clients, answers, first) if judged and few else None
+    population = partition.settle(shards, seed) if isinstance(partition, Fleet) else shards
+    presence = ask(
+        filled,
+        _labels(population, owned, y),
+        floor=scaled.floor,
+        meter=clients.meter,
+        turn=clients.rounds,
+    )
     return Prepared(
-        shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
+        shards=population,
+        presence=presence,
         rows=tuple(clients.meter),
         preparation=preparation,
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
         findings=findings,
     )
+
+
+def _labels(population: Population, owned: Owned, y: np.ndarray) -> Iterator[Labels]:
+    """Yield the targets of everybody who will score: the held-out too, since they test."""
+    if isinstance(population, FleetShards):
+        sealed = np.array([len(test) for *_, test in owned.spans])
+        for client in population.scoring:
+            home, drawn = population.rows_of(client, sealed)
+            train, validation, test = (
+                y[rows[some]] for rows, some in zip(owned.spans[home], drawn, strict=True)
+            )
+            parts = (train, validation, test)
+            yield Labels(client=client, home=home, name=population.name(client), parts=parts)
+        return
+    for client, (train, validation, test) in enumerate(owned.spans):
+        parts = (y[train], y[validation], y[test])
+        yield Labels(client=client, home=client, name=owned.names[client], parts=parts)
 
 
 def _refuse_lengths(raw: Raw) -> None:

@@ -44,23 +44,28 @@ def auroc(counts: np.ndarray) -> float:
 
 
 def average_precision(counts: np.ndarray) -> float:
-    """Return the step-wise area under precision and recall; NaN without a positive."""
+    """Return the step-wise area under precision and recall; NaN with one class only.
+
+    Without a negative row every precision is 1, whatever the scores: that is no measurement.
+    """
     negative, positive = counts[:, ::-1]
     total = positive.sum()
-    if total == 0:
+    if total == 0 or negative.sum() == 0:
         return float("nan")
     hits, seen = np.cumsum(positive), np.cumsum(positive + negative)
     return float((positive * hits / np.maximum(seen, 1)).sum() / total)
 
 
 def of_confusion(confusion: np.ndarray) -> dict[str, float]:
-    """Return accuracy, balanced accuracy and macro F1, each in [0, 1].
+    """Return accuracy, balanced accuracy and macro F1, each in [0, 1]; NaN where undefined.
 
     Args:
         confusion: `[classes, classes]` counts, true class by row.
 
     A class without a true row has no recall and is left out of balanced accuracy; macro F1 leaves
-    out classes that are neither true nor predicted (scikit-learn's rules).
+    out classes that are neither true nor predicted (scikit-learn's rules). Unlike there, both are
+    undefined where fewer than two classes have true rows: they would say 1 of any network that
+    always gives the same answer.
     """
     hit = np.diag(confusion)
     true, said = confusion.sum(1), confusion.sum(0)
@@ -68,11 +73,14 @@ def of_confusion(confusion: np.ndarray) -> dict[str, float]:
     if total == 0:
         nan = float("nan")
         return {"accuracy": nan, "balanced_accuracy": nan, "macro_f1": nan}
+    accuracy = float(hit.sum() / total)
+    if (true > 0).sum() < 2:
+        return {"accuracy": accuracy} | dict.fromkeys(("balanced_accuracy", "macro_f1"), np.nan)
     recall = hit[true > 0] / true[true > 0]
     either = (true + said) > 0
     f1 = 2 * hit[either] / (true + said)[either]
     return {
-        "accuracy": float(hit.sum() / total),
+        "accuracy": accuracy,
         "balanced_accuracy": float(recall.mean()),
         "macro_f1": float(f1.mean()),
     }

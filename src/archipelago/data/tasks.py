@@ -14,6 +14,7 @@ import numpy as np
 from archipelago.core.checks import one_of
 from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.core.typed import built
+from archipelago.data.coverage import Cover, Truth, of_classes, of_labels
 from archipelago.data.scores import BINS, auroc, average_precision, counts_of, of_confusion
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 __all__ = ["Classification", "MultiLabel", "Regression", "Task", "task_from_json", "task_to_json"]
 
 LOWER_IS_BETTER = frozenset({"log_loss", "rmse", "mae"})
+_CURVES = frozenset({"auroc", "average_precision"})
+_SAME = 1e-12
+"""Share of the mean square below which a spread is what rounding leaves of a constant target."""
 
 
 @runtime_checkable
@@ -42,7 +46,15 @@ class Task(Protocol):
         ...
 
     def metrics(self, vector: np.ndarray) -> dict[str, float]:
-        """Named metrics of summed statistics."""
+        """Named metrics of summed statistics; NaN where `cover` says that one is undefined."""
+        ...
+
+    def truth(self, vector: np.ndarray) -> Truth:
+        """Which classes the rows behind summed statistics have."""
+        ...
+
+    def cover(self, truth: Truth, metric: str = "") -> Cover:
+        """What a metric (the chosen one, unless named) says something of, on such rows."""
         ...
 
 
@@ -84,7 +96,9 @@ class Classification(_Scored):
     Attributes:
         metric: accuracy, balanced_accuracy, macro_f1, top5, log_loss, auroc or average_precision
             (the last two are binned and one-vs-rest; with more than two classes they are computed
-            only when asked for here, since their histograms take 16 kB a class).
+            only when asked for here, since their histograms take 16 kB a class). A mean over
+            classes leaves out those without a row and says which; all but accuracy, top5 and
+            log_loss are undefined where fewer than two classes have one.
         balance: weigh classes in the training loss by the inverse of their frequency.
         classes: names in the order of the outputs; empty until the statistics round agrees them.
         weights: class weights in the loss, positive, in the order of `classes`; set by the
@@ -201,6 +215,21 @@ class Classification(_Scored):
         curves = [counts_of(_log_odds(log_p[:, c]), true == c) for c in self._classes_with_curve()]
         return np.concatenate([np.array(head, np.float64), confusion, *(c.ravel() for c in curves)])
 
+    def truth(self, vector: np.ndarray) -> Truth:
+        """Return which classes the rows behind summed statistics have."""
+        k = self.outputs
+        return Truth.of_counts(vector[0], vector[3 : 3 + k * k].reshape(k, k).sum(1))
+
+    def cover(self, truth: Truth, metric: str = "") -> Cover:
+        """Return which classes a metric says something of, on such rows.
+
+        A class is covered where it has a row. Accuracy, `top5` and `log_loss` need a row of any
+        class; the others compare classes and need rows of two.
+        """
+        metric = metric or self.metric
+        least = 1 if metric in ("accuracy", "top5", "log_loss") else 2
+        return of_classes(metric, truth, self.classes, least)
+
     def metrics(self, vector: np.ndarray) -> dict[str, float]:
         """Return metrics in [0, 1] and `log_loss` in nats; NaN where undefined."""
         n, k = max(vector[0], 1.0), self.outputs
@@ -224,7 +253,9 @@ class MultiLabel(_Scored):
 
     Attributes:
         metric: accuracy (share of right decisions over rows and labels), macro_f1, micro_f1,
-            log_loss, or binned auroc or average_precision (macro over labels).
+            log_loss, or binned auroc or average_precision (macro over labels). A label that no row
+            has is left out of macro F1, unless it is answered, and one that no row or every row
+            has of the last two; the report says which.
         separator: between label names in one field.
         classes: label names in the order of the outputs.
     """
@@ -292,20 +323,38 @@ class MultiLabel(_Scored):
         head = np.array([len(z), loss], np.float64)
         return np.concatenate([head, *counts, *(curves if self._curves else ())])
 
+    def truth(self, vector: np.ndarray) -> Truth:
+        """Return which labels the rows behind summed statistics have."""
+        hit, _, missed = vector[2 : 2 + 3 * self.outputs].reshape(3, self.outputs)
+        return Truth.of_counts(vector[0], hit + missed)
+
+    def cover(self, truth: Truth, metric: str = "") -> Cover:
+        """Return which labels a metric says something of, on such rows.
+
+        F1 covers a label that some row has; `auroc` and `average_precision` one that some rows have
+        and some have not; both need one such label. Accuracy and `log_loss` count every decision
+        and need a row.
+        """
+        metric = metric or self.metric
+        least = int(metric not in ("accuracy", "log_loss"))
+        return of_labels(metric, truth, self.classes, both=metric in _CURVES, least=least)
+
     def metrics(self, vector: np.ndarray) -> dict[str, float]:
         """Return metrics in [0, 1] and `log_loss` in nats; NaN where undefined."""
         n, k = vector[0], self.outputs
         hit, extra, missed = vector[2 : 2 + 3 * k].reshape(3, k)
         if n == 0:
             return dict.fromkeys(self.METRICS, float("nan"))
-        f1 = 2 * hit / np.maximum(2 * hit + extra + missed, 1)
-        micro = 2 * hit.sum() / max(float((2 * hit + extra + missed).sum()), 1.0)
         out = {
             "accuracy": float(1 - (extra + missed).sum() / (n * k)),
-            "macro_f1": float(f1.mean()),
-            "micro_f1": float(micro),
+            "macro_f1": float("nan"),
+            "micro_f1": float("nan"),
             "log_loss": float(vector[1] / n),
         }
+        if (hit + missed).any():
+            whole = 2 * hit + extra + missed
+            out["macro_f1"] = float((2 * hit[whole > 0] / whole[whole > 0]).mean())
+            out["micro_f1"] = float(2 * hit.sum() / whole.sum())
         if self._curves:
             curves = vector[2 + 3 * k :].reshape(k, 2, BINS)
             out["auroc"] = _mean([auroc(c) for c in curves])
@@ -318,7 +367,7 @@ class Regression(_Scored):
     """One number a row, learned in standard units and reported in the target's own.
 
     Attributes:
-        metric: rmse, mae (lower is better) or r2.
+        metric: rmse, mae (lower is better) or r2, which is undefined where the target is constant.
         mean: of the target over all clients' train rows; set by the statistics round.
         scale: its standard deviation; set by the statistics round.
     """
@@ -373,12 +422,24 @@ class Regression(_Scored):
             [len(true), (error**2).sum(), np.abs(error).sum(), true.sum(), (true**2).sum()]
         )
 
+    def truth(self, vector: np.ndarray) -> Truth:
+        """Return whether there are rows behind summed statistics, and whether the target varies."""
+        n, _, _, total, square = (float(v) for v in vector)
+        none = np.zeros(0, bool)
+        return Truth(rows=n > 0, present=none, absent=none, varies=_spread(n, total, square) > 0)
+
+    def cover(self, truth: Truth, metric: str = "") -> Cover:
+        """Return whether a metric has a value: it needs a row, and `r2` a target that varies."""
+        metric = metric or self.metric
+        varies = truth.varies if metric == "r2" else True
+        return Cover(metric=metric, rows=truth.rows, varies=varies)
+
     def metrics(self, vector: np.ndarray) -> dict[str, float]:
         """Return `rmse` and `mae` in the target's units and `r2`; NaN where undefined."""
         n, squared, absolute, total, square = (float(v) for v in vector)
         if n == 0:
             return dict.fromkeys(self.METRICS, float("nan"))
-        spread = square - total**2 / n
+        spread = _spread(n, total, square)
         r2 = 1 - squared / spread if spread > 0 else float("nan")
         return {"rmse": (squared / n) ** 0.5, "mae": absolute / n, "r2": r2}
 
@@ -398,6 +459,12 @@ def task_from_json(data: Mapping[str, Any]) -> Classification | MultiLabel | Reg
     kind = data["kind"]
     one_of("task.kind", kind if isinstance(kind, str) else "", kinds)
     return built(kinds[kind], data, "task")
+
+
+def _spread(n: float, total: float, square: float) -> float:
+    """Return the sum of squared deviations of `n` values from their mean; 0 of a constant."""
+    spread = square - total**2 / n if n else 0.0
+    return spread if spread > _SAME * square else 0.0
 
 
 def _histograms(how_many: int) -> str:

@@ -9,7 +9,9 @@ from torch import Tensor
 
 from archipelago.client.paths import Path
 from archipelago.core.meter import MeterRow, totals
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.seeds import Seed
+from archipelago.core.trial import Arch, Outcome, Proposal, Status
+from archipelago.data.presence import Presence
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import Federation, Incident, Round, Scores, evaluate
 from archipelago.nn.build import initialise
@@ -23,6 +25,7 @@ __all__ = [
     "SILENT",
     "Step",
     "begin",
+    "joined",
     "judge",
     "outcomes",
     "settle",
@@ -45,6 +48,8 @@ class Arena:
         scorers: who may validate.
         phase: what the meter calls it.
         parent: from a proposal's number to its network and trained weights, where they were kept.
+        presence: which classes the scorers hold, so that the metric has a value wherever some of
+            them score; None: anybody scores.
     """
 
     federation: Federation
@@ -53,6 +58,7 @@ class Arena:
     scorers: tuple[int, ...]
     phase: str = "search"
     parent: Callable[[int], tuple[Graph, Tensor] | None] = lambda _: None
+    presence: Presence | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,20 +102,15 @@ def begin(
     rounds: Sequence[int],
     validators: int,
     inherit: bool = False,
+    scored: bool = True,
 ) -> Heat:
     """Return a heat whose branches start from scratch, each with its cohort and its rounds.
 
-    With `inherit`, one whose parent's weights were kept starts from a slice of them.
+    With `inherit`, one whose parent's weights were kept starts from a slice of them. Where branches
+    are `scored` by the task's metric, validators are drawn on whose rows it has a value.
     """
     seed = arena.federation.seed.child(arena.phase)
-    drawn = arena.scorers
-    if validators and validators < len(drawn):
-        chosen = (
-            seed.child("validators", generation)
-            .numpy()
-            .choice(len(drawn), validators, replace=False)
-        )
-        drawn = tuple(sorted(drawn[index] for index in chosen))
+    drawn = _drawn(arena, validators, seed.child("validators", generation), scored=scored)
     branches: list[Branch] = []
     for proposal, cohort, budget in zip(proposals, cohorts, rounds, strict=True):
         graph = arena.graph(proposal.arch)
@@ -137,13 +138,35 @@ def begin(
     )
 
 
+def _drawn(arena: Arena, validators: int, seed: Seed, *, scored: bool) -> tuple[int, ...]:
+    """Draw the validators of a generation; 0 takes all."""
+    among = arena.scorers
+    if not validators or validators >= len(among):
+        return among
+    chosen = seed.numpy().choice(len(among), validators, replace=False)
+    drawn = [among[index] for index in chosen]
+    if arena.presence is None or not scored:
+        return tuple(sorted(drawn))
+    order = seed.child("others").numpy().permutation(len(among))
+    others = [among[index] for index in order if among[index] not in drawn]
+    return arena.presence.completed(arena.federation.task, drawn, others)
+
+
 def untrained(
     proposals: Sequence[Proposal], generation: int, arena: Arena, *, validators: int = 0
 ) -> Heat:
     """Return a generation that nobody will train: it is scored, or looked up, in one step."""
     nobody: list[tuple[int, ...]] = [()] * len(proposals)
     rounds = [1] * len(proposals)
-    return begin(proposals, generation, arena, cohorts=nobody, rounds=rounds, validators=validators)
+    return begin(
+        proposals,
+        generation,
+        arena,
+        cohorts=nobody,
+        rounds=rounds,
+        validators=validators,
+        scored=False,
+    )
 
 
 def share(rounds: int, fidelity: float) -> int:
@@ -157,6 +180,8 @@ def judge(
     """Score every live branch and add a checkpoint to its history.
 
     Where training is personal, each client scores the model of its own: that is what it will use.
+    A branch whose loss is not finite has failed. One whose metric has no value on the rows that
+    scored it is `undefined`; where these were some of the validators' rows, all are scored first.
 
     Args:
         heat: the generation under way.
@@ -164,6 +189,7 @@ def judge(
         most: rows on which a client scores at most; 0 takes all.
         scores: given where others than the heat's validators have scored.
     """
+    task = arena.federation.task
     if scores is None:
         scores = evaluate(
             arena.federation,
@@ -173,6 +199,14 @@ def judge(
             most=most,
             own=True,
         )
+        totals_of = (scores.total(number) for number, found in scores.vectors.items() if found)
+        if most and not all(task.cover(task.truth(total)).defined for total in totals_of):
+            scores = joined(
+                scores,
+                evaluate(
+                    arena.federation, heat.branches, heat.validators, phase=arena.phase, own=True
+                ),
+            )
     branches: list[Branch] = []
     for branch in heat.branches:
         if not branch.alive:
@@ -181,9 +215,9 @@ def judge(
             branches.append(branch.end("failed", "no client could score it"))
         else:
             total = scores.total(branch.number)
-            metrics = arena.federation.task.metrics(total)
+            metrics, cover = task.metrics(total), task.cover(task.truth(total))
             loss = float(total[1] / max(total[0], 1.0))
-            point = (branch.round, loss, arena.federation.task.score(metrics))
+            point = (branch.round, loss, task.score(metrics))
             metrics = {**metrics, "loss": loss}
             cost = totals(row for row in scores.rows if row.branch == branch.number)
             spent = {
@@ -192,10 +226,22 @@ def judge(
                 if name != "seconds"
             }
             after = replace(branch, history=(*branch.history, point), metrics=metrics, spent=spent)
-            if not np.isfinite(point[1:]).all():
+            if not cover.defined and np.isfinite(loss):
+                why = cover.undefined("validation")
+                after = after.end("undefined", f"round {branch.round}: {why}")
+            elif not np.isfinite(point[1:]).all():
                 after = after.end("failed", f"round {branch.round}: the validation loss diverged")
             branches.append(after)
     return replace(heat, branches=tuple(branches)), scores
+
+
+def joined(first: Scores, then: Scores) -> Scores:
+    """Return scores of which `then` replaces those of its branches; both have their cost."""
+    return Scores(
+        vectors={**first.vectors, **then.vectors},
+        rows=first.rows + then.rows,
+        incidents=first.incidents + then.incidents,
+    )
 
 
 def settle(heat: Heat, done: Round, scores: Scores | None = None) -> Step:
@@ -219,9 +265,8 @@ def outcomes(heat: Heat) -> tuple[Outcome, ...]:
 
 def _outcome(proposal: Proposal, branch: Branch) -> Outcome:
     # A plan of no rounds scores what was inherited.
-    failed = (
-        branch.status == "failed" or not branch.history or not (branch.counted or not branch.round)
-    )
+    lost = branch.status in ("failed", "undefined")
+    failed = lost or not branch.history or not (branch.counted or not branch.round)
     costs: dict[str, Any] = {
         "params": branch.graph.params,
         "macs": branch.graph.macs,
@@ -233,9 +278,15 @@ def _outcome(proposal: Proposal, branch: Branch) -> Outcome:
         number=proposal.number,
         arch=proposal.arch,
         score=float("-inf") if failed else branch.history[-1][2],
-        status="failed" if failed else ("dropped" if branch.status == "dropped" else "done"),
+        status=_status(branch, failed=failed),
         metrics={} if failed else branch.metrics,
         costs=costs,
-        reason=SILENT if failed and branch.status != "failed" else branch.reason or None,
+        reason=SILENT if failed and not lost else branch.reason or None,
         fidelity=proposal.fidelity,
     )
+
+
+def _status(branch: Branch, *, failed: bool) -> Status:
+    if failed:
+        return "undefined" if branch.status == "undefined" else "failed"
+    return "dropped" if branch.status == "dropped" else "done"

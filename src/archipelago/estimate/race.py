@@ -12,7 +12,16 @@ from archipelago.core.errors import IncompatibleParts
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
-from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
+from archipelago.estimate.arena import (
+    Arena,
+    Step,
+    begin,
+    joined,
+    judge,
+    outcomes,
+    settle,
+    share,
+)
 from archipelago.estimate.margin import behind, bound
 from archipelago.federation.branch import Branch, Heat
 from archipelago.federation.rounds import (
@@ -65,7 +74,8 @@ class Race:
             saves time.
         scorers: `common` clients score every survivor; `trainers` score what they download for the
             next round anyway, which saves the download and confounds a candidate with its group.
-        validators: common clients that score; 0 takes all.
+        validators: common clients that score; 0 takes all. More do where the drawn ones hold too
+            few classes for the metric.
         rows: validation rows on which each scores at most; 0 takes all.
         inherit: start candidates from their parent's weights, sliced, where the proposal has one.
         warm: rounds, on all clients, of a first network that has nothing to inherit; 0 races it.
@@ -315,9 +325,16 @@ class Race:
         live = [branch for branch in heat.branches if branch.alive]
         asked = {b.number: selected(federation, b, arena.phase) for b in live}
         scores = evaluate(federation, live, asked, phase=arena.phase, most=self.rows)
-        heat, scores = judge(heat, arena, scores=scores)
-        heat = self.raced(heat, scores)
-        return _not_twice(heat, scores, federation.cohort.bandwidth)
+        # Trainers are drawn for training: where all of a branch's have one class, others score it.
+        task, found = federation.task, scores.vectors
+        covers = {n: task.cover(task.truth(scores.total(n))) for n in found if found[n]}
+        lost = [b for b in live if b.number in covers and not covers[b.number].defined]
+        more = evaluate(federation, lost, heat.validators, phase=arena.phase) if lost else None
+        whole = scores if more is None else joined(scores, more)
+        heat, _ = judge(heat, arena, scores=whole)
+        heat = self.raced(heat, whole)
+        heat, told = _not_twice(heat, scores, federation.cohort.bandwidth)
+        return heat, told if more is None else joined(told, more)
 
     def raced(self, heat: Heat, scores: Scores) -> Heat:
         """Return a heat that has just been scored, after the rule: who ends, drops or goes on."""

@@ -26,7 +26,8 @@ class Rounds:
         every: rounds between checkpoints; 0 scores at the end only.
         patience: checkpoints without a lower validation loss before a branch has converged;
             0 uses every round.
-        validators: clients that score; 0 takes all.
+        validators: clients that score; 0 takes all. More do where the drawn ones hold too few
+            classes for the metric.
         spend: what a proposal's fidelity buys: `rounds`, `clients` that train it, or the root of
             it in `both`. Fewer clients are always among the more, so that nothing else differs.
         inherit: start from the parent's weights, sliced, where a proposal has a parent.

@@ -124,7 +124,7 @@ class ZeroCost:
 
 
 def _beside(outcome: Outcome) -> Outcome:
-    if outcome.status == "failed":
+    if not outcome.scored:
         return outcome
     metrics = {**outcome.metrics, "params": float(outcome.costs["params"])}
     return replace(outcome, metrics=metrics)

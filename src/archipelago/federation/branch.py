@@ -13,7 +13,7 @@ from archipelago.space.graph import Graph
 
 __all__ = ["Branch", "Heat"]
 
-Status = Literal["alive", "done", "dropped", "failed"]
+Status = Literal["alive", "done", "dropped", "failed", "undefined"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,13 +122,14 @@ def events(connection: sqlite3.Connection, kind: str | None) -> Iterator[tuple[s
 
 
 def standing(connection: sqlite3.Connection) -> tuple[float | None, int]:
-    """Return the best score of an outcome that did not fail, and how many outcomes there are.
+    """Return the best score of an outcome that has one, and how many outcomes there are.
 
     Only the first stage counts, which is the search: final training and reference lines are scored
     after more rounds, and are nobody's trials.
     """
     query = (
-        "SELECT max(score) FILTER (WHERE status != 'failed'), count(*) FROM outcomes "
-        "WHERE number <= coalesce((SELECT min(number) FROM events WHERE kind = 'ended'), number)"
+        "SELECT max(score) FILTER (WHERE status NOT IN ('failed', 'undefined')), count(*) "
+        "FROM outcomes WHERE number <= "
+        "coalesce((SELECT min(number) FROM events WHERE kind = 'ended'), number)"
     )
     return connection.execute(query).fetchone()

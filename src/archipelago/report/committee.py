@@ -120,21 +120,10 @@ def abilities(findings: Findings) -> Iterator[str]:
 def sites(findings: Findings) -> Iterator[str]:
     """Yield the score at every site, the worst one, and how far they spread."""
     found = findings.client_test
-    worst = findings.worst_client
-    if not found or worst is None:
+    if not found:
         return
-    values = [site.score for site in found if isfinite(site.score)]
     yield "<h2>How it does at each site</h2>"
-    told = [
-        f"The worst is {worst.name}: {_shown(worst, findings)} on {plural(worst.rows, 'row')}.",
-        f"Over {plural(len(values), 'site')} the {findings.metric} lies between "
-        f"{shown(min(values), percent=findings.percent)} and "
-        f"{shown(max(values), percent=findings.percent)}; its standard deviation is "
-        f"{shown(pstdev(values), percent=findings.percent, signed=False)}.",
-    ]
-    lost = len(found) - len(values)
-    if lost:
-        told.append(f"At {plural(lost, 'site')} it is undefined: the table says why.")
+    told = [*_spread(findings)]
     few = sum(site.rows < _FEW for site in found)
     if few:
         told.append(f"{plural(few, 'site')} with fewer than {_FEW} test rows: read them with care.")
@@ -155,6 +144,26 @@ def sites(findings: Findings) -> Iterator[str]:
             for site in _worst_first(findings)
         ],
     )
+
+
+def _spread(findings: Findings) -> Iterator[str]:
+    """Yield the worst site and the spread, of the sites where the metric has a value."""
+    found, worst = findings.client_test, findings.worst_client
+    values = [site.score for site in found if isfinite(site.score)]
+    if worst is not None:
+        rows = plural(worst.rows, "row")
+        yield f"The worst is {worst.name}: {_shown(worst, findings)} on {rows}."
+    if len(values) > 1:
+        yield (
+            f"Over {plural(len(values), 'site')} the {findings.metric} lies between "
+            f"{shown(min(values), percent=findings.percent)} and "
+            f"{shown(max(values), percent=findings.percent)}; its standard deviation is "
+            f"{shown(pstdev(values), percent=findings.percent, signed=False)}."
+        )
+    lost = len(found) - len(values)
+    if lost:
+        left = "" if not values else f", so that {len(values)} of {len(found)} are compared here"
+        yield f"At {plural(lost, 'site')} it is undefined: the table says why{left}."
 
 
 def releases(findings: Findings) -> Iterator[str]:
@@ -211,7 +220,8 @@ def protection(findings: Findings) -> Iterator[str]:
 def _shown(site: ClientScore, findings: Findings) -> str:
     if site.reason:
         return f"undefined: {site.reason}"
-    return shown(site.score, percent=findings.percent)
+    covers = f" ({site.covers})" if site.covers else ""
+    return shown(site.score, percent=findings.percent) + covers
 
 
 def _worst_first(findings: Findings) -> Sequence[ClientScore]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from archipelago.report.html import STYLE
 from archipelago.report.tables import table
@@ -47,6 +48,7 @@ class Pair:
         p: of a paired t test over seeds; None where clients are drawn instead.
         paired: `seeds` or `clients`; `none` without a seed in common.
         units: how many pairs.
+        note: why there is no interval, or what it leaves out.
     """
 
     first: int
@@ -57,11 +59,12 @@ class Pair:
     p: float | None = None
     paired: str = "none"
     units: int = 0
+    note: str = ""
 
     @property
     def verdict(self) -> str:
         """`better`, `worse`, `not distinguishable` or `not compared`, by the interval alone."""
-        if self.paired == "none":
+        if not (isfinite(self.low) and isfinite(self.high)):
             return "not compared"
         if self.low > 0:
             return "better"
@@ -143,16 +146,22 @@ def _groups(found: Comparison) -> Iterator[tuple[str, ...]]:
 
 def _pairs(found: Comparison) -> Iterator[tuple[str, ...]]:
     for pair in found.pairs:
-        low, high = (shown(v, percent=found.percent, signed=True) for v in (pair.low, pair.high))
         yield (
             _label(found, pair.first),
             _label(found, pair.second),
             shown(pair.difference, percent=found.percent, signed=True),
-            "–" if pair.paired == "none" else f"{low} to {high}",
+            "–" if pair.paired == "none" else _interval(pair, found),
             "–" if pair.p is None else f"{pair.p:.3f}",
             "–" if pair.paired == "none" else plural(pair.units, pair.paired.rstrip("s")),
             pair.verdict,
         )
+
+
+def _interval(pair: Pair, found: Comparison) -> str:
+    if not (isfinite(pair.low) and isfinite(pair.high)):
+        return f"none: {pair.note}"
+    low, high = (shown(v, percent=found.percent, signed=True) for v in (pair.low, pair.high))
+    return f"{low} to {high}" + (f" ({pair.note})" if pair.note else "")
 
 
 def _label(found: Comparison, index: int) -> str:
@@ -162,6 +171,8 @@ def _label(found: Comparison, index: int) -> str:
 
 
 def _value(value: float, found: Comparison) -> str:
+    if not isfinite(value):
+        return "undefined"
     return shown(value, percent=found.percent)
 
 

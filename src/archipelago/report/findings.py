@@ -37,11 +37,17 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Interval:
-    """A measured value between its 95 % bounds, in the metric's own unit."""
+    """A measured value between its 95 % bounds, in the metric's own unit.
+
+    Attributes:
+        value: NaN where it is undefined; so are `low` and `high` where there is no interval.
+        note: why there is none, or what it leaves out.
+    """
 
     value: float
     low: float
     high: float
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +62,8 @@ class Reference:
         cost: client-seconds (or the unit that `Findings.cost_unit` names) it was given.
         macs: multiply-accumulates that clients spent on it; None where not known.
         note: how it was trained, or why it could not be.
+        interval_note: of its score, and `difference_note` of the difference: why there is no
+            interval (the bounds are then NaN), or what it leaves out.
     """
 
     name: str
@@ -68,6 +76,8 @@ class Reference:
     cost: float
     macs: float | None = None
     note: str = ""
+    interval_note: str = ""
+    difference_note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +101,7 @@ class Candidate:
     def value(self) -> float | None:
         """The number to show; None for a candidate without a finite score."""
         shown = self.outcome.score if self.display is None else self.display
-        return shown if self.outcome.status != "failed" and isfinite(shown) else None
+        return shown if self.outcome.scored and isfinite(shown) else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +154,7 @@ class Curve:
     Attributes:
         label: `#12`, `final`, a reference's name.
         points: (round, metric value).
-        status: `done`, `dropped` or `failed`; a dropped branch's last point gets a mark.
+        status: of the outcome; a dropped branch's last point gets a mark.
         phase: `search` or `final`.
     """
 
@@ -154,7 +164,9 @@ class Curve:
     phase: str = "search"
 
     def __post_init__(self) -> None:
-        one_of(f"curve {self.label!r}, status", self.status, ("done", "dropped", "failed"))
+        one_of(
+            f"curve {self.label!r}, status", self.status, ("done", "dropped", "failed", "undefined")
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +177,7 @@ class ClientScore:
         score: where clients have models of their own, of that one.
         shared: of the model that they share beside it; None where they have none of their own.
         reason: why the score is undefined (NaN); empty where it is a number.
+        covers: how many of the classes it says something of, e.g. `2 of 3 classes`; empty: all.
     """
 
     name: str
@@ -172,6 +185,7 @@ class ClientScore:
     score: float
     shared: float | None = None
     reason: str = ""
+    covers: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -353,6 +367,8 @@ class Findings:
         task: one line, for example `classification of 10 classes from images [1, 8, 8]`.
         metric: what was optimised and is shown everywhere; `higher_is_better`: its direction.
         metric_note: how it was computed, where that is not plain.
+        covers: which classes the test score says something of, where these are not all.
+        undefined: why there is no test score; empty where there is one, or no test yet.
         percent: show the metric as a percentage (accuracy-like metrics in [0, 1]).
         test: the shipped model's score on test rows opened once; None before the test.
         test_rows: rows behind it.
@@ -382,6 +398,8 @@ class Findings:
     about: str = ""
     task: str = ""
     metric_note: str = ""
+    covers: str = ""
+    undefined: str = ""
     higher_is_better: bool = True
     percent: bool = False
     test: Interval | None = None

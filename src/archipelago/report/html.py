@@ -9,7 +9,7 @@ from archipelago.report import committee
 from archipelago.report.drawing import draw
 from archipelago.report.findings import Findings, Shipped
 from archipelago.report.tables import table
-from archipelago.report.text import clean, html, number, script_json, shown, size
+from archipelago.report.text import clean, html, number, script_json, shown, size, span
 from archipelago.report.verdict import compare, front, ranked, verdict
 
 __all__ = ["STYLE", "render"]
@@ -184,7 +184,7 @@ def _references(findings: Findings) -> str:
         rows.append(
             (
                 "this search",
-                _span(ours.value, ours.low, ours.high, findings),
+                span(ours.value, ours.low, ours.high, ours.note, percent=findings.percent),
                 "–",
                 *_work(findings.cost, findings.macs, 1.0, findings),
                 "–",
@@ -194,8 +194,15 @@ def _references(findings: Findings) -> str:
     rows += [
         (
             ref.name,
-            _span(ref.score, ref.low, ref.high, findings),
-            _span(ref.difference, ref.difference_low, ref.difference_high, findings, signed=True),
+            span(ref.score, ref.low, ref.high, ref.interval_note, percent=findings.percent),
+            span(
+                ref.difference,
+                ref.difference_low,
+                ref.difference_high,
+                ref.difference_note,
+                percent=findings.percent,
+                signed=True,
+            ),
             *_work(ref.cost, ref.macs, findings.share(ref), findings),
             compare(ref),
             ref.note,
@@ -227,13 +234,6 @@ def _work(
         "–" if macs is None else number(macs),
         "–" if share is None or macs is None else f"{100 * share:.0f} %",
     )
-
-
-def _span(
-    value: float, low: float, high: float, findings: Findings, *, signed: bool = False
-) -> str:
-    texts = [shown(v, percent=findings.percent, signed=signed) for v in (value, low, high)]
-    return f"{texts[0]} ({texts[1]} to {texts[2]})"
 
 
 def _leaderboard(findings: Findings) -> str:

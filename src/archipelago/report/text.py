@@ -19,6 +19,7 @@ __all__ = [
     "seconds",
     "shown",
     "size",
+    "span",
 ]
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -139,6 +140,19 @@ def shown(value: float | None, *, percent: bool, signed: bool = False, unit: boo
     else:
         text, suffix = f"{value:{'+' if signed else ''}.3f}", ""
     return text.replace("-", "−") + suffix
+
+
+def span(
+    value: float, low: float, high: float, note: str, *, percent: bool, signed: bool = False
+) -> str:
+    """Return a value with its 95 % interval, or with why there is none."""
+    text = shown(value, percent=percent, signed=signed)
+    if not isfinite(value):
+        return "undefined"
+    if not (isfinite(low) and isfinite(high)):
+        return f"{text} (no interval{f': {note}' if note else ''})"
+    bounds = [shown(v, percent=percent, signed=signed) for v in (low, high)]
+    return f"{text} ({bounds[0]} to {bounds[1]}{f'; {note}' if note else ''})"
 
 
 def plural(how_many: int, noun: str, many: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from math import isfinite
 
-from archipelago.report.findings import Candidate, Findings, Reference
+from archipelago.report.findings import Candidate, Findings, Interval, Reference
 from archipelago.report.text import count, plural, shown
 
 __all__ = ["compare", "front", "ranked", "verdict"]
@@ -14,8 +14,8 @@ _COARSE = 5
 
 
 def ranked(findings: Findings) -> tuple[Candidate, ...]:
-    """Return all candidates, best first: finished, then dropped, then failed."""
-    order = {"done": 0, "dropped": 1, "failed": 2}
+    """Return all candidates, best first: finished, then dropped, then those without a score."""
+    order = {"done": 0, "dropped": 1, "failed": 2, "undefined": 2}
     return tuple(
         sorted(
             findings.candidates,
@@ -43,8 +43,11 @@ def front(findings: Findings, cost: str) -> tuple[Candidate, ...]:
 
 
 def compare(reference: Reference) -> str:
-    """Return `better than`, `worse than` or `not distinguishable from`, by the interval alone."""
-    if not isfinite(reference.difference):
+    """Return `better than`, `worse than` or `not distinguishable from`, by the interval alone.
+
+    Without an interval nothing is said of either.
+    """
+    if not isfinite(reference.difference_low + reference.difference_high):
         return "not compared with"
     if reference.difference_low > 0:
         return "better than"
@@ -55,6 +58,9 @@ def _against(findings: Findings, reference: Reference) -> str:
     if not isfinite(reference.difference):
         return f"not compared with {reference.name}"
     difference = shown(reference.difference, percent=findings.percent, signed=True)
+    if not isfinite(reference.difference_low + reference.difference_high):
+        why = reference.difference_note or "there is none"
+        return f"{difference} from {reference.name}, of which no interval tells more ({why})"
     low = shown(reference.difference_low, percent=findings.percent, signed=True, unit=False)
     high = shown(reference.difference_high, percent=findings.percent, signed=True, unit=False)
     share, cost = findings.share(reference), ""
@@ -75,15 +81,14 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
     if findings.test is None:
         first = f"The search scored {tried}{silos}; no model has been tested yet."
     else:
-        test, percent = findings.test, findings.percent
+        test = findings.test
         network = findings.network
         model = f"a network of {count(network.params)} parameters" if network else "a network"
+        partly = f" Not of everything: {findings.covers}." if findings.covers else ""
         first = (
-            f"From {tried} scored{silos}, {model} was trained to the end and reaches a test "
-            f"{findings.metric} of {shown(test.value, percent=percent)} (95 % interval "
-            f"{shown(test.low, percent=percent, unit=False)} to "
-            f"{shown(test.high, percent=percent)}) on {plural(findings.test_rows, 'row')} "
-            "that were opened once, at the end."
+            f"From {tried} scored{silos}, {model} was trained to the end and "
+            f"{_reached(findings, test)} on {plural(findings.test_rows, 'row')} that were opened "
+            f"once, at the end.{partly}"
         )
     if findings.references:
         equal = all(_equal(findings, reference) for reference in findings.references)
@@ -97,6 +102,18 @@ def verdict(findings: Findings) -> tuple[str, str, str]:
     return first, second, _limits(findings)
 
 
+def _reached(findings: Findings, test: Interval) -> str:
+    if not isfinite(test.value):
+        return f"has no test score ({findings.undefined or 'it is not finite'})"
+    percent = findings.percent
+    score = f"reaches a test {findings.metric} of {shown(test.value, percent=percent)}"
+    if not (isfinite(test.low) and isfinite(test.high)):
+        return f"{score} (no interval: {test.note or 'there is none'})"
+    low, high = shown(test.low, percent=percent, unit=False), shown(test.high, percent=percent)
+    note = f"; {test.note}" if test.note else ""
+    return f"{score} (95 % interval {low} to {high}{note})"
+
+
 def _limits(findings: Findings) -> str:
     worst = findings.worst_client
     clients = len(findings.client_test)
@@ -104,6 +121,9 @@ def _limits(findings: Findings) -> str:
     one = (
         f"This is one run with seed {findings.seed}: the intervals come from drawing whole clients "
         f"again, so they cover the choice of clients, not a repetition of the search{coarse}."
+        if clients != 1
+        else f"This is one run with seed {findings.seed}, tested at one client: no interval says "
+        "how it would do at another one."
     )
     if worst is None:
         return f"{one} Nothing was measured outside these silos."

@@ -73,5 +73,5 @@ class Asha:
         for rung in range(len(self.rungs) - 2, -1, -1):
             ranked = sorted(rungs[rung], key=standing, reverse=True)
             for outcome in ranked[: int(len(ranked) / self.reduction + 1e-9)]:
-                if outcome.number not in promoted and outcome.status != "failed":
+                if outcome.number not in promoted and outcome.scored:
                     yield state.asked[outcome.number], rung + 1

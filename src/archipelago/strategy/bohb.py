@@ -95,7 +95,7 @@ class Bohb:
         free = [index for index, slot in enumerate(state.space.slots) if len(slot.options) > 1]
         fewest = len(free) + 1
         for rung in reversed(self.rungs):
-            told = [o for o in state.told if o.fidelity == rung and o.status != "failed"]
+            told = [o for o in state.told if o.fidelity == rung and o.scored]
             # As in the released code, both sets hold more points than there are choices.
             if len(told) < 2 * fewest:
                 continue

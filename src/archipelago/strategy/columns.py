@@ -64,7 +64,7 @@ def told(state: Memory) -> tuple[Numbers, Numbers]:
     scores = notes.setdefault("told.scores", Growing())
     for outcome in state.log.told[scores.length : state.tells]:
         numbers.append(outcome.number)
-        scores.append(float("-inf") if outcome.status == "failed" else outcome.score)
+        scores.append(outcome.score if outcome.scored else float("-inf"))
     return numbers.first(state.tells), scores.first(state.tells)
 
 

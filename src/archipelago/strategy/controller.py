@@ -117,7 +117,7 @@ class _Writer:
         while self.done < state.tells:
             outcome = state.log.told[self.done]
             self.done += 1
-            if outcome.status == "failed" or outcome.score == float("-inf"):
+            if not outcome.scored or outcome.score == float("-inf"):
                 reward = self.worst
             else:
                 reward, self.worst = outcome.score, min(self.worst, outcome.score)

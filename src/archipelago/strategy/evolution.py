@@ -87,7 +87,7 @@ class RegularizedEvolution:
         rng = state.rng("parents")
         drawn = [state.log.told[rng.choice(alive)] for _ in range(self.sample)]
         best = max(drawn, key=lambda outcome: (outcome.score, -outcome.number))
-        return None if best.status == "failed" else best
+        return best if best.scored else None
 
     def _alive(self, state: Memory) -> Sequence[int]:
         """Return places among the outcomes: a population that loses its worst is the best ever."""

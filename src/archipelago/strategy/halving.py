@@ -183,7 +183,7 @@ class _Ladder:
             promoted = {state.asked[number].parent for number in above}
             ranked = sorted(outcomes, key=standing, reverse=True)
             for outcome in ranked[: min(room, sizes[level + 1])]:
-                if outcome.status != "failed" and outcome.number not in promoted:
+                if outcome.scored and outcome.number not in promoted:
                     yield state.asked[outcome.number]
 
 

@@ -84,9 +84,9 @@ class LocalSearch:
         first = [state.heard(number) for number in starts[: self.starts]]
         if starts[self.starts :]:
             latest = state.heard(starts[-1])
-            if latest is not None and latest.status != "failed":
+            if latest is not None and latest.scored:
                 return latest
-        done = [o for o in first if o is not None and o.status != "failed"]
+        done = [o for o in first if o is not None and o.scored]
         return max(done, key=lambda outcome: (outcome.score, -outcome.number), default=None)
 
     def _better(self, state: Memory, stand: Outcome) -> Iterator[Outcome]:
@@ -95,7 +95,7 @@ class LocalSearch:
             number = first.get(key, asks)
             if number < asks:
                 outcome = state.heard(number)
-                if outcome and outcome.status != "failed" and outcome.score > stand.score:
+                if outcome and outcome.scored and outcome.score > stand.score:
                     yield outcome
 
     def _unknown(self, state: Memory, stand: Outcome, allowed: Allowed | None) -> list[Arch]:

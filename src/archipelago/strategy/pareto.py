@@ -23,7 +23,7 @@ def losses(outcomes: Sequence[Outcome], objectives: Sequence[str]) -> Numbers:
     """
     rows = np.full((len(outcomes), len(objectives)), np.inf)
     for row, outcome in zip(rows, outcomes, strict=True):
-        if outcome.status != "failed":
+        if outcome.scored:
             row[:] = [_loss(outcome, name) for name in objectives]
     return rows
 
@@ -133,7 +133,7 @@ class Archive:
 
     def add(self, outcomes: Sequence[Outcome]) -> "Archive":
         """Return the archive with these outcomes where they belong. Failed ones never do."""
-        useful = (*self.outcomes, *(o for o in outcomes if o.status != "failed"))
+        useful = (*self.outcomes, *(o for o in outcomes if o.scored))
         if not useful:
             return self
         keep = nondominated(losses(useful, self.objectives))

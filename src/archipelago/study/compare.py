@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import combinations
+from math import isfinite, nan
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -18,6 +19,7 @@ from archipelago.data.tasks import task_from_json
 from archipelago.driver.loop import Champion
 from archipelago.journal.journal import Journal
 from archipelago.report.comparison import Comparison, Group, Pair
+from archipelago.study.scorable import covered, why
 from archipelago.study.stages import OURS
 from archipelago.study.verdict import Tested, compared
 
@@ -101,6 +103,7 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
         for (first, a), (second, b) in combinations(list(enumerate(groups)), 2)
     ]
     task, facts = runs[0].task, runs[0].facts
+    notes += [f"{run.directory}: {said}" for run in runs if (said := _said(run))]
     return Comparison(
         data=f"{facts['modality']} rows of {len(facts['names'])} clients, {task.kind}",
         metric=task.metric,
@@ -109,6 +112,12 @@ def compare(directories: Sequence[str | Path]) -> Comparison:
         pairs=tuple(pairs),
         notes=tuple(notes),
     )
+
+
+def _said(run: _Finished) -> str:
+    """Return what a run's score leaves out; of one that is undefined, why it counts in no mean."""
+    lost = why(run.task, run.tested)
+    return f"{lost}; left out of means" if lost else covered(run.task, run.tested)
 
 
 def _finished(directory: Path) -> _Finished:
@@ -158,7 +167,7 @@ def _same_data(a: _Finished, b: _Finished) -> None:
 
 
 def _group(runs: Sequence[_Finished], first: _Finished) -> Group:
-    scores = [run.score for run in runs]
+    scores = [run.score for run in runs if isfinite(run.score)]
     ours, base = runs[0].options, first.options
     apart = [
         f"{name}={ours.get(name)}"
@@ -169,7 +178,7 @@ def _group(runs: Sequence[_Finished], first: _Finished) -> Group:
         name=runs[0].run.name,
         settings=tuple(apart),
         seeds=tuple(run.run.seed for run in runs),
-        mean=mean(scores),
+        mean=mean(scores) if scores else nan,
         deviation=stdev(scores) if len(scores) > 1 else None,
         params=mean(run.champion.graph.params for run in runs),
         macs=mean(run.champion.graph.macs for run in runs),
@@ -181,6 +190,7 @@ def _group(runs: Sequence[_Finished], first: _Finished) -> Group:
 def _pair(ours: Sequence[_Finished], theirs: Sequence[_Finished], first: int, second: int) -> Pair:
     seeds = {run.run.seed: run for run in theirs}
     shared = [(run, seeds[run.run.seed]) for run in ours if run.run.seed in seeds]
+    shared = [(a, b) for a, b in shared if isfinite(a.score) and isfinite(b.score)]
     if not shared:
         return Pair(first=first, second=second)
     sign = ours[0].task.direction(ours[0].task.metric)
@@ -198,15 +208,14 @@ def _pair(ours: Sequence[_Finished], theirs: Sequence[_Finished], first: int, se
             units=len(gaps),
         )
     a, b = (_pooled(shared, ours[0].task, side) for side in (0, 1))
-    gap, low, high = compared(ours[0].task, a, b, Seed(shared[0][0].run.seed).child("verdict"))
-    if sign < 0:
-        gap, low, high = -gap, -high, -low
+    gap = compared(ours[0].task, a, b, Seed(shared[0][0].run.seed).child("verdict")).turned(sign)
     return Pair(
         first=first,
         second=second,
-        difference=gap,
-        low=low,
-        high=high,
+        difference=gap.value,
+        low=gap.bounds.low,
+        high=gap.bounds.high,
+        note=gap.bounds.note,
         paired="clients",
         units=len(a.vectors.keys() & b.vectors.keys()),
     )

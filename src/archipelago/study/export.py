@@ -173,9 +173,9 @@ class _Shelf:
                     where="--number",
                     fix=f"choose one of 0 to {max(known)}" if known else "search first",
                 )
-            if known[number].status == "failed":
+            if not known[number].scored:
                 raise ConfigError(
-                    "this candidate failed: it has no weights",
+                    "this candidate has no score, and its weights were not kept",
                     got=known[number].reason,
                     where=f"--number {number}",
                     fix="`archipelago report` lists those that are done",

@@ -14,6 +14,7 @@ from archipelago.config.load import described
 from archipelago.config.run import Run
 from archipelago.core.errors import RunFailed
 from archipelago.core.trial import Outcome
+from archipelago.data.coverage import UNDEFINED
 from archipelago.data.prepare import Prepared
 from archipelago.driver.loop import Champion, Position, explore
 from archipelago.driver.record import Recorder
@@ -30,7 +31,7 @@ def finish(directory: Path, run: Run, prepared: Prepared, outcome: Outcome) -> n
     A journal of its own is kept there: what was interrupted goes on, what is finished is read.
 
     Raises:
-        RunFailed: training diverged.
+        RunFailed: training diverged, or its metric has no value.
     """
     home = directory / "candidates" / str(outcome.number)
     meta = {"run": described(run), "name": f"{run.name}, candidate {outcome.number}"}
@@ -49,7 +50,7 @@ def _trained(
 ) -> np.ndarray:
     shards = prepared.shards
     recorder = Recorder(journal)
-    line = Line(run=run, shards=shards, engine=engine, journal=journal)
+    line = Line(run=run, shards=shards, engine=engine, journal=journal, presence=prepared.presence)
     champion = Champion(outcome=outcome, graph=line.graph(outcome.arch), digest="")
     last = journal.last(full=True)
     journal.rollback(last.number if last else 0)
@@ -66,11 +67,15 @@ def _trained(
     for at, _ in explore(line.stage("final", {"search": champion}), recorder, position, whole):
         position = at
     if position.champion is None:
+        reason = next((o.reason for o in journal.outcomes() if o.reason), "")
+        change = (
+            "choose another task.metric" if UNDEFINED in reason else "lower client.learning_rate"
+        )
         raise RunFailed(
             "the candidate did not survive its training",
-            got=outcome.number,
+            got=f"#{outcome.number}: {reason}",
             where=str(journal.directory),
-            fix="lower client.learning_rate, or choose another candidate",
+            fix=f"{change}, or choose another candidate",
         )
     if journal.commits()[-1].kind != FINISHED:
         recorder.full(FINISHED, whole(position))

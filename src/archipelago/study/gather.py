@@ -12,6 +12,7 @@ from archipelago.config.run import Run
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.data.coverage import Cover
 from archipelago.data.quality import ASKED, Finding
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
@@ -19,6 +20,7 @@ from archipelago.driver.loop import Champion
 from archipelago.journal.journal import Journal
 from archipelago.report import findings as page
 from archipelago.space.graph import Graph
+from archipelago.study.scorable import covered, why
 from archipelago.study.stages import FINALISTS
 from archipelago.study.stages import OURS as TRAINED
 from archipelago.study.verdict import Tested, compared, interval
@@ -39,8 +41,8 @@ def searched(journal: Journal) -> list[Outcome]:
 
 
 def ranked(outcomes: list[Outcome]) -> list[Outcome]:
-    """Return them best first: finished (full trainings first), dropped, failed."""
-    order = {"done": 0, "dropped": 1, "failed": 2}
+    """Return them best first: finished (full trainings first), dropped, without a score."""
+    order = {"done": 0, "dropped": 1, "failed": 2, "undefined": 2}
     return sorted(outcomes, key=lambda o: (order[o.status], -o.fidelity, -o.score, o.number))
 
 
@@ -86,9 +88,9 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         higher_is_better=sign > 0,
         percent=task.metric not in ("log_loss", "rmse", "mae", "r2", "auroc"),
         candidates=tuple(_candidates(run, outcomes, sign)),
-        test=page.Interval(value=ours.metrics[task.metric], **_bounds(interval(task, ours, seed)))
-        if ours
-        else None,
+        test=_interval(task, ours, seed) if ours else None,
+        covers=covered(task, ours) if ours else "",
+        undefined=why(task, ours) if ours else "",
         test_rows=int(sum(vector[0] for vector in ours.vectors.values())) if ours else 0,
         references=tuple(_references(journal, task, tested, seed)),
         cost=_sum(journal, TRAINED, "virtual_seconds"),
@@ -122,7 +124,7 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
-        limits=(*_of_windows(facts), *_limits(journal, task)),
+        limits=(*_of_windows(facts), *_of_scores(facts), *_limits(journal, task)),
         protection=_protection(run),
         silos=tuple(
             page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
@@ -169,8 +171,9 @@ def _task(facts: Mapping[str, Any]) -> str:
     return f"{kind}{of} from {facts['modality']} {rows} of shape {facts['shape']}"
 
 
-def _bounds(pair: tuple[float, float]) -> dict[str, float]:
-    return {"low": pair[0], "high": pair[1]}
+def _interval(task: Any, tested: Tested, seed: Seed) -> page.Interval:
+    bounds, value = interval(task, tested, seed), tested.metrics[task.metric]
+    return page.Interval(value=value, low=bounds.low, high=bounds.high, note=bounds.note)
 
 
 def _candidates(run: Run, outcomes: list[Outcome], sign: int) -> Iterator[page.Candidate]:
@@ -204,17 +207,19 @@ def _references(
     for name, theirs in tested.items():
         if name == "final" or name not in FINALISTS:
             continue
-        gap, low, high = compared(task, tested["final"], theirs, seed)
-        if sign < 0:
-            gap, low, high = -gap, -high, -low
+        gap = compared(task, tested["final"], theirs, seed).turned(sign)
+        alone = _interval(task, theirs, seed)
         spent = phases.get(name, (name,))
         yield page.Reference(
             name=FINALISTS[name],
-            score=theirs.metrics[task.metric],
-            **_bounds(interval(task, theirs, seed)),
-            difference=gap,
-            difference_low=low,
-            difference_high=high,
+            score=alone.value,
+            low=alone.low,
+            high=alone.high,
+            interval_note=alone.note,
+            difference=gap.value,
+            difference_low=gap.bounds.low,
+            difference_high=gap.bounds.high,
+            difference_note=gap.bounds.note,
             cost=_sum(journal, spent, "virtual_seconds"),
             macs=_sum(journal, spent, "macs"),
             note=notes[name],
@@ -274,21 +279,20 @@ def _clients(
     task: Any, ours: Tested, shared: Tested | None, names: Mapping[int, str]
 ) -> Iterator[page.ClientScore]:
     for client, vector in sorted(ours.vectors.items()):
-        score = task.metrics(vector)[task.metric]
+        score, cover = task.metrics(vector)[task.metric], task.cover(task.truth(vector))
         yield page.ClientScore(
             name=names[client],
             rows=int(vector[0]),
             score=score,
             shared=task.metrics(shared.vectors[client])[task.metric] if shared else None,
-            reason="" if isfinite(score) else _undefined(task.metric),
+            reason="" if isfinite(score) else _undefined(cover),
+            covers=cover.counted,
         )
 
 
-def _undefined(metric: str) -> str:
-    """Return why a metric has no value on the rows of one site."""
-    if metric in ("auroc", "average_precision"):
-        return "its test rows have one label only"
-    return "its test targets do not vary" if metric == "r2" else "the scores are not finite"
+def _undefined(cover: Cover) -> str:
+    """Return why a score has no value on the rows of one site."""
+    return "the scores are not finite" if cover.defined else f"its test rows {cover.short}"
 
 
 def _rounds(journal: Journal) -> Iterator[page.RoundCost]:
@@ -325,7 +329,8 @@ def _releases(journal: Journal, facts: Mapping[str, Any], task: Any) -> Iterator
     judged = f"; for the verdict on its data {ASKED}" if asked else ""
     updates = f"model updates; of validation rows {task.leaves}"
     purposes = {
-        "statistics": f"statistics round: counts and sums of train rows{judged}",
+        "statistics": f"statistics round: counts and sums of train rows{judged}; of train, "
+        "validation and test rows whether there are none, few or enough of each class",
         "search": f"search: {updates}",
         "tune": f"settings of the winner: {updates}",
         "final": f"final training: {updates}",
@@ -387,14 +392,21 @@ def _of_windows(facts: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
+def _of_scores(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what was known of the scores before anything was trained."""
+    for said in facts.get("scores") or ():
+        yield f"Known of its scores beforehand: {said}."
+
+
 def _limits(journal: Journal, task: Any) -> Iterator[str]:
     before = [data for _, data, _ in journal.events("continued")]
     times = {1: "once", 2: "twice"}.get(len(before), f"{len(before)} times")
     if before:
         score = before[-1]["metrics"][task.metric]
+        of = "that was undefined" if score is None else f"of {score:.4g}"
         yield (
             f"This run was continued: its test rows had been opened {times} before, after "
-            f"{before[-1]['trials']} candidates, with a {task.metric} of {score:.4g}. Whoever "
+            f"{before[-1]['trials']} candidates, with a {task.metric} {of}. Whoever "
             "went on because of that score has used the test rows to choose."
         )
 

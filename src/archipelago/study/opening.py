@@ -13,6 +13,7 @@ from archipelago.data.prepare import Prepared
 from archipelago.data.tasks import task_to_json
 from archipelago.journal.journal import Journal
 from archipelago.journal.registry import Client
+from archipelago.study.scorable import scorable
 from archipelago.study.stages import Line
 
 __all__ = ["restored"]
@@ -26,6 +27,7 @@ def restored(run: Run, journal: Journal, prepared: Prepared, line: Line) -> dict
 
     Raises:
         JournalError: the data are not those that the run began with.
+        DataError: of a new run, its metric has no value on the rows that it is meant for.
     """
     last = journal.last(full=True)
     journal.rollback(last.number if last else 0)
@@ -80,6 +82,7 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "quality": None
         if prepared.findings is None
         else [asdict(finding) for finding in prepared.findings],
+        "scores": list(scorable(signature.task, prepared.presence)),
         "columns": [[c.name, c.kind, c.dropped] for c in prepared.preparation.columns],
         "baseline": line.baseline().to_json(),
     }

@@ -25,6 +25,7 @@ from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
 from archipelago.study.again import prepared_for
+from archipelago.study.scorable import scorable
 
 __all__ = ["Plan", "plan"]
 
@@ -61,6 +62,7 @@ class Plan:
         references: whether the reference lines are run.
         risk: bound on the probability that a generation of the race drops its best candidate, the
             largest of all generations; None where its rule has no bound, or nothing races.
+        scores: what to know of the scores: classes that they do not cover, silos without one.
     """
 
     size: int
@@ -78,6 +80,7 @@ class Plan:
     minutes: float
     references: bool
     risk: float | None
+    scores: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +103,15 @@ def plan(run: Run) -> Plan:
     """Prepare the data, look at the space, time one client's round; train nothing else.
 
     Raises:
-        DataError: the data cannot be used.
+        DataError: the data cannot be used, or the metric has no value on their rows.
         ConfigError: the parts do not fit together, or no architecture meets the constraints.
     """
     seed = Seed(run.seed)
     with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
-        shards = prepared_for(run, directory).shards
+        prepared = prepared_for(run, directory)
+        shards = prepared.shards
         run.check_clients(len(shards.training))
+        scores = scorable(shards.signature.task, prepared.presence)
         signature = shards.signature
         for augment in run.augments:
             augment.check(signature)
@@ -149,6 +154,7 @@ def plan(run: Run) -> Plan:
         minutes=(share * seconds + _AROUND) / 60,
         references=run.final.references,
         risk=_risk(run, generations, len(shards.scoring)),
+        scores=scores,
     )
 
 

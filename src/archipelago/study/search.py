@@ -22,6 +22,7 @@ from archipelago.core.errors import ArchipelagoError, ConfigError, RunFailed
 from archipelago.core.memory import trim
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.data.coverage import UNDEFINED
 from archipelago.data.fleet import Population
 from archipelago.data.key import TestKey
 from archipelago.driver.loop import Champion, Position, explore
@@ -145,13 +146,20 @@ class Study:
         run.check_clients(len(shards.training))
         for augment in run.augments:
             augment.check(shards.signature)
-        line = Line(run=run, shards=shards, engine=engine, journal=journal, clock=clock)
+        line = Line(
+            run=run,
+            shards=shards,
+            engine=engine,
+            journal=journal,
+            clock=clock,
+            presence=prepared.presence,
+        )
         recorder = Recorder(journal, clock)
         state = restored(run, journal, prepared, line)
         # Committed by now; 10,000 clients' rows and summaries would pin 150 MB of arenas.
         prepared = replace(prepared, rows=(), summaries=())
         trim()
-        yield from self._begun(shards)
+        yield from self._begun(shards, journal)
         for name in line.names():
             if name not in state["ended"]:
                 state = yield from self._stage(name, line, recorder, state)
@@ -197,7 +205,7 @@ class Study:
         }
         yield Event("finished", about)
 
-    def _begun(self, shards: Population) -> Iterator[Event]:
+    def _begun(self, shards: Population, journal: Journal) -> Iterator[Event]:
         about = {
             "directory": str(self.directory),
             "name": self.run.name,
@@ -210,6 +218,7 @@ class Study:
             "rows": int(shards.train_rows.sum()),
             "features": list(shards.signature.shape),
             "outputs": shards.signature.outputs,
+            "scores": next(data for _, data, _ in journal.events("facts")).get("scores", []),
         }
         yield Event("prepared", about)
 
@@ -381,6 +390,11 @@ def _advice(reasons: Sequence[str]) -> str:
         return "lower cohort.minimum or cohort.dropout, or raise cohort.deadline"
     if any(FAILED in reason for reason in reasons):
         return "mend what the reason names, then start a new run"
+    if any(UNDEFINED in reason for reason in reasons):
+        return (
+            "choose another task.metric, or give the rows that score them every class: another "
+            "seed, a larger split.validation, or more estimator.validators"
+        )
     return "lower client.learning_rate, or set client.clip"
 
 

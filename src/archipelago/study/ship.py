@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def ship(
         meta={
             "run": line.run.name,
             "metric": task.metric,
-            "test": float(tested.get("shared", tested["final"]).metrics[task.metric]),
+            "test": _finite(tested.get("shared", tested["final"]).metrics[task.metric]),
             "fingerprint": line.shards.fingerprint,
         },
     )
@@ -91,7 +92,7 @@ def ship(
                 "run": line.run.name,
                 "client": name,
                 "metric": task.metric,
-                "test": None if vector is None else float(task.metrics(vector)[task.metric]),
+                "test": None if vector is None else _finite(task.metrics(vector)[task.metric]),
                 "fingerprint": line.shards.fingerprint,
             },
         )
@@ -142,9 +143,14 @@ def _budgets(
             units=units_of(line.run),
             meta={"run": line.run.name, "fingerprint": line.shards.fingerprint},
         )
-        costs = {**graph.costs, task.metric: float(tested[name].metrics[task.metric])}
+        costs = {**graph.costs, task.metric: _finite(tested[name].metrics[task.metric])}
         out.append({"file": f"budgets/{file.name}", **costs})
     return out
+
+
+def _finite(value: float) -> float | None:
+    """Return a score as JSON can say it: None where it is undefined."""
+    return float(value) if isfinite(value) else None
 
 
 def _rows(shards: Population) -> Tensor:

@@ -13,6 +13,7 @@ from archipelago.core.errors import IncompatibleParts, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
 from archipelago.data.fleet import Population
+from archipelago.data.presence import Presence
 from archipelago.driver.budget import Budget
 from archipelago.driver.loop import Champion, Position, Stage
 from archipelago.driver.record import Recorder
@@ -63,6 +64,7 @@ class Line:
         engine: open on the workplace that `place(name)` names.
         journal: what earlier stages cost.
         clock: where time goes.
+        presence: which classes the silos' splits hold; see `Arena`.
     """
 
     run: Run
@@ -70,6 +72,7 @@ class Line:
     engine: Any
     journal: Journal
     clock: Clock = field(default_factory=Clock)
+    presence: Presence | None = None
 
     def names(self) -> Iterator[str]:
         """Yield the stages in order."""
@@ -225,6 +228,7 @@ class Line:
             clients=(0,) if pooled else shards.training,
             scorers=shards.scoring,
             phase=name,
+            presence=self.presence,
         )
 
     def _equal(self, name: str, network: Champion | Graph, before: str | None = None) -> Stage:

@@ -14,6 +14,7 @@ from archipelago.federation.rounds import Federation, evaluate
 from archipelago.journal.journal import Journal
 from archipelago.space.joint import settings
 from archipelago.study.events import Event
+from archipelago.study.scorable import covered, sites, why
 from archipelago.study.stages import FINALISTS, Line
 from archipelago.study.verdict import Tested, compared, interval
 
@@ -75,20 +76,32 @@ def judged(
 ) -> tuple[list[Event], Differences]:
     """Return what there is to say of the test, and the differences to the reference lines."""
     ours, metric = found["final"], task.metric
-    low, high = interval(task, ours, seed)
+    bounds = interval(task, ours, seed)
     score = ours.metrics[metric]
-    about = {"metric": metric, "score": score, metric: score, "low": low, "high": high}
+    about = {
+        "metric": metric,
+        "score": score,
+        metric: score,
+        "low": bounds.low,
+        "high": bounds.high,
+        "interval": bounds.note,
+        "undefined": why(task, ours),
+        "covers": covered(task, ours),
+        "sites": sites(task, ours),
+    }
     events, differences = [Event("tested", about)], Differences()
     for name, theirs in found.items():
         if name not in FINALISTS or name == "final":
             continue
-        differences[name] = gap = compared(task, ours, theirs, seed)
+        gap = compared(task, ours, theirs, seed)
+        differences[name] = (gap.value, gap.bounds.low, gap.bounds.high)
         about = {
             "name": FINALISTS[name],
             "score": theirs.metrics[metric],
-            "difference": gap[0],
-            "low": gap[1],
-            "high": gap[2],
+            "difference": gap.value,
+            "low": gap.bounds.low,
+            "high": gap.bounds.high,
+            "interval": gap.bounds.note,
             "cost": journal.cost(name)["macs"],
         }
         events.append(Event("reference", about))
