@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from archipelago.data.columns import evidence, numbers, texts
+from archipelago.data.columns import categories, evidence, numbers, texts
+from archipelago.data.spelling import apart, fold, kept, spelled, without_slips
 
 __all__ = ["FEW", "HISTOGRAM", "LocalRows", "answer", "moments"]
 
@@ -31,7 +32,7 @@ class LocalRows:
         client: its number.
         name: its name, for messages.
         x: columns by name, or stored values `[rows, *shape]`.
-        labels: canonical class names `[rows]` (text), or None.
+        labels: as written `[rows]` (text), or None.
         target: numbers `[rows]` of a regression, or None.
         scale: what one unit of stored integers means, a value or one a channel.
         categorical: numeric columns to be read as categories.
@@ -97,13 +98,7 @@ def _schema(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     del request
     out: dict[str, Any] = {"rows": rows.rows}
     if rows.labels is not None:
-        words, counts = np.unique(rows.labels, return_counts=True)
-        tally: Counter[str] = Counter()
-        for word, count in zip(words.tolist(), counts.tolist(), strict=True):
-            for label in word.split(rows.separator) if rows.separator else (word,):
-                if label:
-                    tally[label] += count
-        out["labels"] = dict(tally)
+        out["labels"] = without_slips(_tally(rows.labels, rows.separator))
     if rows.target is not None:
         out["target"] = moments(rows.target)
     if isinstance(rows.x, Mapping):
@@ -136,9 +131,13 @@ def _columns(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
             values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
             out[name] = moments(values)
             continue
-        words, counts = np.unique(texts(x[name]), return_counts=True)
-        tally = dict(zip(words.tolist(), counts.tolist(), strict=True))
-        missing = tally.pop("", 0)
+        written = _tally(categories(x[name]))
+        missing = written.pop("", 0)
+        # Folded, as everybody's are; where this silo keeps spellings apart, as they are written.
+        separate = apart(written, request["floor"])
+        tally = Counter[str]()
+        for word, count in written.items():
+            tally[word if fold(word) in separate else fold(word)] += count
         named = {word: n for word, n in tally.items() if n >= request["floor"]}
         out[name] = {
             "missing": missing,
@@ -146,6 +145,17 @@ def _columns(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
             "other": sum(tally.values()) - sum(named.values()),
         }
     return out
+
+
+def _tally(words: np.ndarray, separator: str = "") -> Counter[str]:
+    """Count rows by spelling, in the order of the text; of joined labels by each of them."""
+    tally: Counter[str] = Counter()
+    distinct, counts = np.unique(words, return_counts=True)
+    for word, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        for part in map(spelled, word.split(separator)) if separator else (word,):
+            if part or not separator:
+                tally[part] += count
+    return tally
 
 
 def _histograms(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +182,11 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     codes = [_codes(column) for column in x.values()]
     rows_alike = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
     first, whole = rows_alike[1], rows_alike[2].reshape(-1)
-    label = rows.labels if rows.labels is not None else rows.target
+    label = rows.target
+    if rows.labels is not None:  # two spellings of one class are no contradiction
+        under = kept(_tally(rows.labels))
+        words, where = np.unique(rows.labels, return_inverse=True)
+        label = np.array([under[word] for word in words.tolist()], dtype=np.str_)[where]
     kinds = np.unique(label, return_inverse=True)[1] if label is not None else whole * 0
     pairs = len(np.unique(whole * (kinds.max() + 1) + kinds))
     groups = len(np.unique(whole))

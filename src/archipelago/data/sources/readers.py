@@ -13,6 +13,9 @@ from archipelago.core.errors import DataError, MissingExtra
 
 __all__ = ["read_csv", "read_npz", "read_parquet"]
 
+_EXACT = 1 << 53
+"""Whole numbers up to here are themselves as floats."""
+
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
     """Read a CSV (comma, semicolon or tab; UTF-8; may be gzipped) as text columns."""
@@ -117,7 +120,10 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     for name in table.column_names:
         values = table.column(name).to_pylist()
         kinds = {type(value) for value in values if value is not None}
-        if kinds <= {int, float, bool}:
+        whole = [v for v in values if isinstance(v, int)]
+        if len(whole) == len(values) and len(kinds) == 1:
+            out[name] = np.array(values)  # exact, as a code may have more digits than a float
+        elif kinds <= {int, float, bool} and all(abs(v) <= _EXACT for v in whole):
             out[name] = np.array([float("nan") if v is None else v for v in values], np.float64)
         elif any(issubclass(kind, (list, dict, bytes)) for kind in kinds):
             raise DataError(
