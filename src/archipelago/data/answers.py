@@ -4,6 +4,7 @@ Counts, means and squared deviations over the client's train rows; category name
 `floor` of its rows share. Never a row, never a minimum or maximum (they are single rows' values).
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ HISTOGRAM = 512
 """Bins of a column's histogram; see `bins`."""
 FEW = 20
 """Rows below which a column gives the label by chance."""
+_CODE = re.compile(r"0[0-9]+")
+"""A number with a zero before it is no quantity."""
 _OFTEN = 5
 """Equal rows from which on they are no slip: in a table of few categories rows often agree."""
 
@@ -72,10 +75,13 @@ def _label(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     if rows.labels is None:
         raise AssertionError("the label column is asked for as it stands")
     joined = dict.fromkeys(request["separators"], 0)
+    codes = 0
     if rows.labels.dtype.kind == "U":
         for mark in joined:
             joined[mark] = int((np.char.find(rows.labels, mark) >= 0).sum())
-    return {**evidence(rows.labels), "rows": len(rows.labels), "joined": joined}
+        codes = sum(n for word, n in _tally(rows.labels).items() if _CODE.fullmatch(word))
+    told = {"codes": codes} if codes else {}
+    return {**evidence(rows.labels), **told, "rows": len(rows.labels), "joined": joined}
 
 
 def moments(values: np.ndarray) -> list[float]:

@@ -1,6 +1,7 @@
 """What an owner says of spellings: `label_map = { "yes" = "1", south = { "2" = "1" } }`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.data.raw import LabelMap, Raw
 from archipelago.data.spelling import fold, missing, spelled, spellings
 
-__all__ = ["check_map", "words_of"]
+__all__ = ["check_map", "read_map", "words_of"]
 
 _WHERE = "data.label_map"
 
@@ -31,6 +32,28 @@ def check_map(mapping: LabelMap | None) -> None:
             )
         elif not spelled(key):
             raise ConfigError("maps an empty spelling", where=_WHERE, fix="label these rows")
+
+
+def read_map(entries: Sequence[str]) -> dict[str, Any] | None:
+    """Return the map that `OLD=NEW` and `SILO:OLD=NEW` spell; None without any.
+
+    Raises:
+        ConfigError: an entry cannot be read.
+    """
+    out: dict[str, Any] = {}
+    for entry in entries:
+        old, sign, new = (part.strip() for part in entry.partition("="))
+        silo, colon, own = (part.strip() for part in old.partition(":"))
+        table = out.setdefault(silo, {}) if colon else out
+        if not (sign and new and (own if colon else old)) or isinstance(table, str):
+            raise ConfigError(
+                "cannot be read",
+                got=entry,
+                where="--label-map",
+                fix="write --label-map yes=1, or --label-map north:2=1 for one silo",
+            )
+        table[own if colon else old] = new
+    return out or None
 
 
 def words_of(raw: Raw, *, separator: str = "", strict: bool = True) -> tuple[np.ndarray, frozenset]:

@@ -42,12 +42,13 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
     lost = np.array([missing(text) and fold(text) not in known for text in distinct.tolist()])
     if lost.any():
         words = sorted({text for text in distinct[lost].tolist() if text})
+        listed = "list all in task.classes (`new`: --classes)"
+        named = f"; if {words[0]!r} is a class, {listed}" if words else ""
         raise DataError(
             "labels are missing (empty or NaN)",
             got=_lost(raw, lost[where]),
             where=f"{raw.name}, {raw.target}",
-            fix="label these rows or remove them"
-            + (f"; if {words[0]!r} is a class, list all classes in task.classes" if words else ""),
+            fix=f"label these rows or remove them{named}",
         )
     if len(distinct) > 20 and len(distinct) > raw.rows // 2:
         raise DataError(
