@@ -1,4 +1,4 @@
-"""What a value is: the identity of labels, categories, owners; label sets that differ; label maps."""
+"""What a value is: labels, categories, owners; label sets that differ; label maps."""
 
 import csv
 import unicodedata
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -198,7 +198,7 @@ def test_letters_that_are_no_truth_values_stay_classes() -> None:
         ((["0", "1"], ["2", "3"], ["0", "1"]), '"2" = "0", "3" = "1"'),
         ((["no", "yes", "unknown"], ["0", "1"], ["no", "yes"]), '"0" = "no", "1" = "yes"'),
         ((["0", "1"], ["ill"], ["0", "1"]), '"ill" = "0"'),
-        ((["M", "F"], ["male", "female"], ["m", "f"]), '"female" = "F", "male" = "M"'),
+        ((["M", "F"], ["male", "female"], ["M", "F"]), '"female" = "F", "male" = "M"'),
     ],
 )
 def test_two_vocabularies_are_refused_with_a_map_that_works(sets: Any, proposed: str) -> None:
@@ -270,12 +270,7 @@ def test_folders_are_classes_as_they_are_called(tmp_path: Path) -> None:
 def test_several_labels_a_row_are_spelt_one_by_one() -> None:
     y = {"a": ["red; blue", "red"], "b": ["Red;blue", "RED"], "c": ["01;1", "blue ; red"]}
     found = seen(source(y), MultiLabel())
-    assert list(found.labels) == ["01", "1"][::1] + ["blue", "red"] or list(found.labels) == [
-        "01",
-        "1",
-        "blue",
-        "red",
-    ]
+    assert list(found.labels) == ["01", "1", "blue", "red"]
     rows = Counter(found.labels)
     assert rows["red"] > rows["blue"] > rows["01"] > 0
     mapped = seen(source(y, label_map={"01": "blue", "1": "red"}), MultiLabel())
@@ -365,11 +360,12 @@ def test_parquet_keeps_large_codes_and_truth_values(tmp_path: Path) -> None:
     y, flag = [large, large + 1] * 15, [True, False] * 15
     table = {"y": y, "code": y, "flag": flag, "gap": [None, large + 1] * 15}
     pq.write_table(pa.table(table), tmp_path / "a.parquet")
-    raw = Files(paths=(str(tmp_path / "a.parquet"),), label="y", categorical=("code",)).load()
+    codes = ("code", "gap")
+    raw = Files(paths=(str(tmp_path / "a.parquet"),), label="y", categorical=codes).load()
     assert set(spellings(raw.y).tolist()) == {str(large), str(large + 1)}
     assert set(texts(raw.x["code"]).tolist()) == {str(large), str(large + 1)}
     assert raw.x["flag"].dtype == np.float64
-    assert set(categories(raw.x["gap"]).tolist()) == {"", str(large + 1)} or raw.x["gap"].dtype
+    assert set(categories(raw.x["gap"]).tolist()) == {"", str(large + 1)}
 
 
 def test_only_plain_numbers_are_numbers() -> None:
@@ -378,22 +374,22 @@ def test_only_plain_numbers_are_numbers() -> None:
 
 
 def test_many_codes_with_zeros_before_them_are_no_quantity() -> None:
-    codes = np.array([f"{n % 15:03d}" for n in range(ROWS)])
-    for y, kind in ((codes, "classification"), (np.char.lstrip(codes, "0"), "regression")):
-        y = np.where(y == "", "0", y)
+    many = np.arange(ROWS) // 3 % 15
+    for y, kind in (
+        (np.array([f"{n:03d}" for n in many]), "classification"),
+        (many.astype(str), "regression"),
+    ):
         raw = source(y).load()
-        task = decide(raw, Natural(), Split(), seed=Seed(0)).task
-        assert task.kind == kind
+        assert decide(raw, Natural(), Split(), seed=Seed(0)).task.kind == kind
 
 
-LETTERS = st.text("aAbB01.sS\u00df \u0131", min_size=1, max_size=4).filter(lambda t: spelled(t))
+LETTERS = st.text("aAbB01.sS\u00df \u0131", min_size=1, max_size=4).filter(spelled)
 COUNTS = st.dictionaries(LETTERS.map(spelled), st.integers(1, 20), min_size=2, max_size=8)
 
 
+@settings(max_examples=60)
 @given(st.lists(COUNTS, min_size=1, max_size=4))
-def test_no_row_is_lost_and_what_a_silo_keeps_apart_stays_apart(
-    silos: list[dict[str, int]],
-) -> None:
+def test_what_a_silo_keeps_apart_stays_apart(silos: list[dict[str, int]]) -> None:
     answers = [(str(i), {"labels": counts}) for i, counts in enumerate(silos)]
     found = agree(answers, truths=True, least=1)
     assert sum(found.counts) == sum(sum(counts.values()) for counts in silos)
@@ -415,9 +411,8 @@ def _silos(folder: Path, sets: dict[str, list[str]]) -> None:
             writer.writerow(["age", "ward", "y"])
             for row in range(60):
                 k = row % len(labels)
-                writer.writerow(
-                    [f"{3 * k + rng.normal():.3f}", ["01", "x", "1"][row % 3], labels[k]]
-                )
+                ward = ["01", "x", "1", "z", "w"][row % 5]
+                writer.writerow([f"{3 * k + rng.normal():.3f}", ward, labels[k]])
 
 
 def test_codes_and_mapped_labels_go_the_whole_way(
@@ -425,9 +420,8 @@ def test_codes_and_mapped_labels_go_the_whole_way(
 ) -> None:
     """As a user does it: refused, mapped, trained, shipped under the names as written."""
     monkeypatch.chdir(tmp_path)
-    _silos(
-        tmp_path / "s", {"north": ["007", "010"], "south": ["sick", "well"], "west": ["007", "010"]}
-    )
+    codes = ["007", "010"]
+    _silos(tmp_path / "s", {"north": codes, "south": ["sick", "well"], "west": codes})
     new = ("new", "--data", "s", "--label", "y")
     assert status(*new, "run.toml") == 2
     assert 'label_map = { "sick" = "007", "well" = "010" }' in capsys.readouterr().err
@@ -438,8 +432,8 @@ def test_codes_and_mapped_labels_go_the_whole_way(
     assert status("check", "run.toml") == 0
     assert status("check", "run.toml", "--set", "data.label_map={sick='010'}") == 2
     small = ["budget.trials=1", "estimator.candidates=1", "estimator.rounds=1", "final.rounds=2"]
-    settings = [*small, "final.references=false", "engine.kind=serial"]
-    sets = [word for setting in settings for word in ("--set", setting)]
+    small += ["final.references=false", "engine.kind=serial"]
+    sets = [word for setting in small for word in ("--set", setting)]
     assert status("search", "run.toml", "--out", "run", *sets) == 0
     assert Session.open("run/model.onnx").manifest.labels == ("007", "010")
     (tmp_path / "rows.csv").write_text("age,ward\n0.1,01\n3.1,1\n")
