@@ -178,6 +178,20 @@ def test_truth_values_are_one_pair_of_classes(sets: Any, names: list[str] | None
     assert sum(found.labels.values()) == sum(found.rows_by_silo.values())
 
 
+def test_rows_that_nobody_was_asked_of_are_read_by_the_same_rule() -> None:
+    found = agree([("a", {"labels": {"0": 9, "1": 9}})], truths=True)
+    assert [found.place(text) for text in ("1", "1.0", "YES", "f", "01", "2")] == [
+        1,
+        1,
+        1,
+        0,
+        -1,
+        -1,
+    ]
+    found = agree([("a", {"labels": {"us": 9, "US": 8, "de": 9}})], truths=True)
+    assert [found.names[found.place(text)] for text in ("us", "US", "Us")] == ["us", "US", "us"]
+
+
 def test_letters_that_are_no_truth_values_stay_classes() -> None:
     assert classes({s: ["t", "y", "n"] for s in "abc"}) == ["n", "t", "y"]
     assert classes({s: ["n", "f"] for s in "abc"}) == ["f", "n"]
@@ -232,6 +246,7 @@ def decided(made: Any, task: Any, tmp: str = "/nowhere", **options: Any) -> Any:
         (["0", "1", "2"], ["0", "1"], ["2", "1"]),
         (["0", "1"], ["2", "3"], ["4", "5"]),
         (["a"], ["b"], ["c"]),
+        (["a", "b"], ["b", "c"], ["a", "c"]),
         (["a", "b"], ["b"], ["b"]),
         (["a", "b", "c", "d"], ["b", "c", "d", "e"], ["a", "b", "c"]),
         (["1", "2", "other"], ["1", "2"], ["other"]),

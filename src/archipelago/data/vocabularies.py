@@ -26,7 +26,7 @@ def refuse_two_vocabularies(
     schema: bool = False,
     where: str = "label",
 ) -> None:
-    """Refuse label sets of which silos share at most half.
+    """Refuse label sets that share at most half, where no silo has what only each one has.
 
     A silo may lack classes: then its set is part of another's. Of the sets that are part of none
     other, two or three that have at most half of the smaller one in common are as many ways to
@@ -48,11 +48,12 @@ def refuse_two_vocabularies(
         return
     sets = [(silo, frozenset(said["labels"])) for silo, said in answers if said["labels"]]
     widest = _widest([held for _, held in sets])
-    crossed = [pair for pair in combinations(widest, 2) if _crossed(*pair)]
-    differ = [(a, b) for a, b in crossed if _kinds(a) | _kinds(b) == {"number", "word"}]
-    if not differ and (schema or not crossed or _is_skew(widest, names)):
+    found = _crossed(widest, mixed=True)
+    if found is None and not schema and not _is_skew(widest, names):
+        found = _crossed(widest, mixed=False)
+    if found is None:
         return
-    a, b = (differ or crossed)[0]
+    a, b = found
     of_a, of_b = _holders(sets, a, b), _holders(sets, b, a)
     if len(of_a) < len(of_b):
         a, b, of_a, of_b = b, a, of_b, of_a
@@ -74,12 +75,22 @@ def _widest(sets: Sequence[frozenset[str]]) -> list[frozenset[str]]:
     return [held for held in different if not any(held < other for other in different)]
 
 
-def _crossed(a: frozenset[str], b: frozenset[str]) -> bool:
-    return 2 * len(a & b) <= min(len(a), len(b))
+def _crossed(
+    widest: Sequence[frozenset[str]], *, mixed: bool
+) -> tuple[frozenset[str], frozenset[str]] | None:
+    """Return two sets that share at most half, where no silo tells apart what only one of them has.
 
-
-def _kinds(held: frozenset[str]) -> set[str]:
-    return {"number" if is_number(name) else "word" for name in held}
+    Args:
+        mixed: only a set of numbers and one of words.
+    """
+    kinds = {held: frozenset(map(is_number, held)) for held in widest}
+    for a, b in combinations(widest, 2):
+        if mixed and (len(kinds[a] | kinds[b]) == 1 or len(kinds[a]) + len(kinds[b]) > 2):
+            continue
+        told_apart = any(held & (a - b) and held & (b - a) for held in widest)
+        if 2 * len(a & b) <= min(len(a), len(b)) and not told_apart:
+            return a, b
+    return None
 
 
 def _is_skew(widest: Sequence[frozenset[str]], names: Sequence[str]) -> bool:
