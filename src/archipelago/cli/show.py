@@ -109,6 +109,8 @@ def inspection_lines(seen: "Inspection") -> Iterator[str]:
         for silo, count in seen.rows_by_silo.items()
     ]
     yield from columns(rows)
+    if seen.reading:
+        yield seen.reading
     yield from finding_lines(seen.findings)
     yield from seen.notes
 

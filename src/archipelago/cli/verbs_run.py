@@ -1,8 +1,9 @@
 """From a preset to a finished run: demo, new, check, plan, search, resume."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -37,7 +38,7 @@ def demo(
     _follow(start(run, out), as_json)
 
 
-def new(
+def new(  # noqa: PLR0917 - typer's way to declare options
     preset: Annotated[
         str, typer.Argument(metavar="[PRESET]", help="Left out, without --data: they are listed.")
     ] = "",
@@ -59,6 +60,17 @@ def new(
     client: Annotated[
         str, typer.Option(metavar="COLUMN", help="With --data: whose row it is, in one file.")
     ] = "",
+    label_map: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label-map",
+            metavar="[SILO:]OLD=NEW",
+            help="With --data: what a label is called elsewhere; may be repeated.",
+        ),
+    ] = None,
+    classes: Annotated[
+        str, typer.Option(metavar="A,B,...", help="With --data: all classes, as they shall be.")
+    ] = "",
 ) -> None:
     """Write a run file: from your silos with --data, each value with its reason; or a preset's."""
     from archipelago.cli.show import preset_lines
@@ -69,7 +81,11 @@ def new(
         if file is not None:
             fix = "archipelago new --data SILOS --label COLUMN [FILE]"
             raise ConfigError("a preset and --data exclude each other", got=preset, fix=fix)
-        _drafted(data, label, client, Path(preset or "run.toml"))
+        from archipelago.data.label_map import read_map
+
+        source = {"label": label, "client": client, "label_map": read_map(label_map or ())}
+        names = tuple(name.strip() for name in classes.split(",") if name.strip())
+        _drafted(data, source, names, Path(preset or "run.toml"))
         return
     if not preset:
         say("\n".join(preset_lines()))
@@ -79,7 +95,9 @@ def new(
     say(f"wrote {path}; next: archipelago plan {path}")
 
 
-def _drafted(data: list[str], label: str, client: str, file: Path) -> None:
+def _drafted(
+    data: list[str], source: Mapping[str, Any], classes: Sequence[str], file: Path
+) -> None:
     from archipelago.cli.show import inspection_lines, traffic_line
     from archipelago.core.errors import ConfigError
     from archipelago.data.sources.locate import locate
@@ -88,7 +106,7 @@ def _drafted(data: list[str], label: str, client: str, file: Path) -> None:
     if file.exists():
         fix = "name another file: archipelago new --data SILOS --label COLUMN FILE"
         raise ConfigError("this file exists", where=str(file), fix=fix)
-    made = draft(locate(data, label=label, client=client), file=file)
+    made = draft(locate(data, **source), file=file, classes=classes)
     _create(file, made.text)
     say("\n".join(inspection_lines(made.inspection)))
     say(traffic_line(made.meter))
@@ -129,7 +147,8 @@ def check(file: _File, settings: _Set = None) -> None:
     seed = Seed(run.seed).child("data")
     cut = getattr(run.preprocess, "windows", None)
     seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
-    say("\n".join([*finding_lines(seen.findings), *score_lines(found.scores)]))
+    reading = [seen.reading] if seen.reading else []
+    say("\n".join([*reading, *finding_lines(seen.findings), *score_lines(found.scores)]))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:

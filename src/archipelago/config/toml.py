@@ -8,7 +8,7 @@ from typing import Any
 
 from archipelago.core.errors import ConfigError
 
-__all__ = ["write"]
+__all__ = ["line", "write"]
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -26,6 +26,16 @@ def write(tables: Mapping[str, Any]) -> str:
     lines: list[str] = []
     _table(lines, (), tables)
     return "\n".join(lines).strip() + "\n"
+
+
+def line(key: str, value: Any) -> str:
+    """Return one setting on one line, a table inline.
+
+    Example:
+        >>> line("label_map", {"yes": "1"})
+        'label_map = { yes = "1" }'
+    """
+    return f"{_key(key)} = {_value(value, key)}"
 
 
 def _table(lines: list[str], path: tuple[str, ...], table: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ Counts, means and squared deviations over the client's train rows; category name
 `floor` of its rows share. Never a row, never a minimum or maximum (they are single rows' values).
 """
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from archipelago.data.columns import evidence, numbers, texts
+from archipelago.data.columns import categories, evidence, numbers, texts
+from archipelago.data.spelling import apart, fold, kept, spelled, without_slips
 
 __all__ = ["FEW", "HISTOGRAM", "LocalRows", "answer", "moments"]
 
@@ -19,6 +21,8 @@ HISTOGRAM = 512
 """Bins of a column's histogram; see `bins`."""
 FEW = 20
 """Rows below which a column gives the label by chance."""
+_CODE = re.compile(r"0[0-9]+")
+"""A number with a zero before it is no quantity."""
 _OFTEN = 5
 """Equal rows from which on they are no slip: in a table of few categories rows often agree."""
 
@@ -31,7 +35,7 @@ class LocalRows:
         client: its number.
         name: its name, for messages.
         x: columns by name, or stored values `[rows, *shape]`.
-        labels: canonical class names `[rows]` (text), or None.
+        labels: as written `[rows]` (text), or None.
         target: numbers `[rows]` of a regression, or None.
         scale: what one unit of stored integers means, a value or one a channel.
         categorical: numeric columns to be read as categories.
@@ -71,10 +75,13 @@ def _label(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     if rows.labels is None:
         raise AssertionError("the label column is asked for as it stands")
     joined = dict.fromkeys(request["separators"], 0)
+    codes = 0
     if rows.labels.dtype.kind == "U":
         for mark in joined:
             joined[mark] = int((np.char.find(rows.labels, mark) >= 0).sum())
-    return {**evidence(rows.labels), "rows": len(rows.labels), "joined": joined}
+        codes = sum(n for word, n in _tally(rows.labels).items() if _CODE.fullmatch(word))
+    told = {"codes": codes} if codes else {}
+    return {**evidence(rows.labels), **told, "rows": len(rows.labels), "joined": joined}
 
 
 def moments(values: np.ndarray) -> list[float]:
@@ -97,13 +104,7 @@ def _schema(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     del request
     out: dict[str, Any] = {"rows": rows.rows}
     if rows.labels is not None:
-        words, counts = np.unique(rows.labels, return_counts=True)
-        tally: Counter[str] = Counter()
-        for word, count in zip(words.tolist(), counts.tolist(), strict=True):
-            for label in word.split(rows.separator) if rows.separator else (word,):
-                if label:
-                    tally[label] += count
-        out["labels"] = dict(tally)
+        out["labels"] = without_slips(_tally(rows.labels, rows.separator))
     if rows.target is not None:
         out["target"] = moments(rows.target)
     if isinstance(rows.x, Mapping):
@@ -136,9 +137,13 @@ def _columns(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
             values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
             out[name] = moments(values)
             continue
-        words, counts = np.unique(texts(x[name]), return_counts=True)
-        tally = dict(zip(words.tolist(), counts.tolist(), strict=True))
-        missing = tally.pop("", 0)
+        written = _tally(categories(x[name]))
+        missing = written.pop("", 0)
+        # Folded, as everybody's are; where this silo keeps spellings apart, as they are written.
+        separate = apart(written, request["floor"])
+        tally = Counter[str]()
+        for word, count in written.items():
+            tally[word if fold(word) in separate else fold(word)] += count
         named = {word: n for word, n in tally.items() if n >= request["floor"]}
         out[name] = {
             "missing": missing,
@@ -146,6 +151,17 @@ def _columns(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
             "other": sum(tally.values()) - sum(named.values()),
         }
     return out
+
+
+def _tally(words: np.ndarray, separator: str = "") -> Counter[str]:
+    """Count rows by spelling, in the order of the text; of joined labels by each of them."""
+    tally: Counter[str] = Counter()
+    distinct, counts = np.unique(words, return_counts=True)
+    for word, count in zip(distinct.tolist(), counts.tolist(), strict=True):
+        for part in map(spelled, word.split(separator)) if separator else (word,):
+            if part or not separator:
+                tally[part] += count
+    return tally
 
 
 def _histograms(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,7 +188,11 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     codes = [_codes(column) for column in x.values()]
     rows_alike = np.unique(np.stack(codes, axis=1), axis=0, return_index=True, return_inverse=True)
     first, whole = rows_alike[1], rows_alike[2].reshape(-1)
-    label = rows.labels if rows.labels is not None else rows.target
+    label = rows.target
+    if rows.labels is not None:  # two spellings of one class are no contradiction
+        under = kept(_tally(rows.labels))
+        words, where = np.unique(rows.labels, return_inverse=True)
+        label = np.array([under[word] for word in words.tolist()], dtype=np.str_)[where]
     kinds = np.unique(label, return_inverse=True)[1] if label is not None else whole * 0
     pairs = len(np.unique(whole * (kinds.max() + 1) + kinds))
     groups = len(np.unique(whole))

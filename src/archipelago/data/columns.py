@@ -2,7 +2,7 @@
 
 Numbers may carry thousand separators (1,234.5 · 1 234.5 · 1'234); dates may be ISO, day-first,
 month-first (only where the data themselves settle which) or with English month names; truth values
-are yes/no, true/false, y/n, t/f, 1/0; categories ignore case and outer blanks.
+are yes/no, true/false, y/n, t/f, 1/0; what categories ignore, `spelling` says.
 """
 
 import re
@@ -14,12 +14,12 @@ from typing import Literal
 import numpy as np
 
 from archipelago.core.errors import DataError
+from archipelago.data.spelling import MISSING, fold, missing, spellings
 
-__all__ = ["Kind", "evidence", "is_missing", "numbers", "texts"]
+__all__ = ["Kind", "categories", "evidence", "is_missing", "numbers", "plain_numbers", "texts"]
 
 Kind = Literal["number", "boolean", "date", "category"]
 
-MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?", "nat", "#n/a"})
 _INFINITE = frozenset(f"{sign}{word}" for sign in ("", "+", "-") for word in ("inf", "infinity"))
 _TRUE = frozenset({"yes", "true", "y", "t", "1", "1.0"})
 _FALSE = frozenset({"no", "false", "n", "f", "0", "0.0"})
@@ -143,12 +143,33 @@ def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> 
     return _by_distinct(values, read, np.float64)
 
 
+def categories(values: np.ndarray) -> np.ndarray:
+    """Read a column as categories: text `[rows]` as written, "" where missing; 1.0 as "1"."""
+    distinct, where = np.unique(spellings(values), return_inverse=True)
+    words = ["" if missing(text) else text for text in distinct.tolist()]
+    return np.array(words, dtype=np.str_)[where]
+
+
 def texts(values: np.ndarray) -> np.ndarray:
-    """Read a column as categories: text `[rows]`, case folded, "" where missing, 1.0 as "1"."""
-    if values.dtype.kind == "U":
-        return _by_distinct(values, lambda text: "" if text in MISSING else _canonical(text), str)
-    words = [f"{v:.12g}" if isfinite(v) else "" for v in values.astype(np.float64).tolist()]
-    return np.array(words, dtype=np.str_)
+    """Read a column as categories, folded as `spelling.fold` does: text `[rows]`."""
+    distinct, where = np.unique(categories(values), return_inverse=True)
+    return np.array([fold(text) for text in distinct.tolist()], dtype=np.str_)[where]
+
+
+def plain_numbers(values: np.ndarray) -> np.ndarray:
+    """Return float64 where every field of text is a plain number or empty, else `values`.
+
+    As a file is read: an input that is a number everywhere. `1_0` is a code, although Python
+    reads it as 10.
+    """
+    if values.dtype.kind != "U":
+        return values if values.dtype.kind == "f" else values.astype(np.float64)
+    if (np.char.find(values, "_") >= 0).any():
+        return values
+    try:
+        return np.where(values == "", "nan", values).astype(np.float64)
+    except ValueError:
+        return values
 
 
 def _by_distinct(values: np.ndarray, read: Callable, dtype: type) -> np.ndarray:
@@ -158,10 +179,6 @@ def _by_distinct(values: np.ndarray, read: Callable, dtype: type) -> np.ndarray:
 
 def _tidy(text: str) -> str:
     return " ".join(text.split()).casefold()
-
-
-def _canonical(text: str) -> str:
-    return f"{float(text):.12g}" if _PLAIN.fullmatch(text) else text
 
 
 def _number(text: str) -> float | None:

@@ -82,7 +82,11 @@ def _task(
             where=f"silo {rest[0]!r}, {where}",
             fix="write it in one way everywhere",
         )
-    if not rest:
+    coded = sum(seen.get("codes", 0) for _, seen in said)
+    lone = [silo for silo, seen in said if seen["distinct"] > max(_IDS, seen["present"] / 2)]
+    if not rest and coded and len(lone) < len(said):
+        return Classification(), f"{coded} labels begin with a zero: codes, and no quantity"
+    if not rest and not coded:
         if all(seen["whole"] == seen["present"] for _, seen in said) and most <= _CODES:
             return Classification(), f"whole numbers, at most {most} different ones a silo: classes"
         return Regression(), f"numbers, up to {most} different ones a silo: a quantity"
@@ -91,7 +95,6 @@ def _task(
         if min(share) > _JOINED:
             why = f"{mark!r} joins several names in {sum(share) / len(share):.0%} of the labels"
             return MultiLabel(separator=mark), why
-    lone = [silo for silo, seen in said if seen["distinct"] > max(_IDS, seen["present"] / 2)]
     if len(lone) == len(said):
         raise DataError(
             "nearly every row has its own label",

@@ -8,11 +8,11 @@ from archipelago.core.seeds import Seed
 from archipelago.data.labels import targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
-from archipelago.data.prepare import Source, own
+from archipelago.data.prepare import Source, agreed_classes, own
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
 from archipelago.data.split import Split
-from archipelago.data.statistics import Answers, Clients, agree_columns, agree_labels, merged
+from archipelago.data.statistics import Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 from archipelago.data.windows import Windows
 
@@ -31,6 +31,7 @@ class Inspection:
         rows_by_silo: train rows by name.
         labels: rows by label over all silos; empty for a regression.
         findings: suspicions, in the order of silos and columns.
+        reading: what was made of labels that silos write differently; empty where they do not.
         notes: columns that will not be used, and why.
         columns: of a table, as silos agreed on them.
         tails: numeric columns of which a few values lie far out.
@@ -42,6 +43,7 @@ class Inspection:
     rows_by_silo: Mapping[str, int]
     labels: Mapping[str, int]
     findings: tuple[Finding, ...]
+    reading: str
     notes: tuple[str, ...]
     columns: tuple[Column, ...]
     tails: tuple[str, ...]
@@ -64,12 +66,16 @@ def inspect(
     With `windows`, rows are windows of recordings.
 
     Raises:
-        DataError: silos disagree on a column, or a column cannot be read.
+        DataError: silos disagree on a column or on the classes, or a column cannot be read.
     """
     owned = own(source.load(), partition, split, task, seed, windows=windows)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
-    labels = _labels(task, schemas, owned.raw.target)
+    lexicon = agreed_classes(task, schemas, owned, source=source, partition=partition)
+    if lexicon is not None:
+        schemas = lexicon.named(schemas)
+    elif isinstance(task, Regression):
+        targets_of(task, schemas, owned.raw.target)
     table = isinstance(owned.raw.x, Mapping)
     agreed = agree_columns(clients, schemas, Preprocess(scaling="robust")) if table else None
     findings = judge(clients, schemas, agreed)
@@ -78,27 +84,16 @@ def inspect(
     width = sum(len(column.features) for column in columns)
     return Inspection(
         rows_by_silo={name: said["rows"] for name, said in schemas},
-        labels=labels,
+        labels=dict(zip(lexicon.names, lexicon.counts, strict=True)) if lexicon else {},
+        reading=lexicon.reading if lexicon else "",
         findings=findings,
         notes=agreed.notes if agreed else (),
         columns=columns,
         tails=tuple(_tails(numeric, agreed.answers, schemas)) if agreed else (),
         shape=(width,) if columns else owned.raw.shape,
-        outputs=len(labels) or 1,
+        outputs=len(lexicon.names) if lexicon else 1,
         meter=tuple(clients.meter),
     )
-
-
-def _labels(
-    task: Classification | MultiLabel | Regression, schemas: Answers, where: str
-) -> dict[str, int]:
-    """Return rows by agreed label, or refuse a target from which nothing can be learned."""
-    if isinstance(task, Regression):
-        targets_of(task, schemas, where)
-        return {}
-    least = 1 if isinstance(task, MultiLabel) else 2
-    agreed = agree_labels(schemas, task.classes, least=least, where=where)
-    return dict(zip(*agreed, strict=True))
 
 
 def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:

@@ -1,43 +1,32 @@
-"""From a label column to targets: one spelling a class, agreed between silos."""
+"""From a label column to targets: one class a value, agreed between silos."""
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isnan
-from typing import Any
 
 import numpy as np
 
-from archipelago.core.errors import DataError
-from archipelago.data.columns import MISSING, numbers
+from archipelago.core.errors import ConfigError, DataError
+from archipelago.data.classes import Lexicon, agree
+from archipelago.data.columns import numbers
+from archipelago.data.label_map import words_of
 from archipelago.data.raw import Raw
-from archipelago.data.statistics import Answers, agree_labels, merged
+from archipelago.data.spelling import fold, missing, spelled
+from archipelago.data.statistics import Answers, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
-__all__ = ["canonical_labels", "codes_of", "labels_of", "target_of", "targets_of"]
-
-
-def canonical_labels(raw: Raw) -> np.ndarray:
-    """Return labels as text `[rows]`: 1, 1.0, "1" and " 1 " are one class.
-
-    Raises:
-        DataError: a label is missing; the owners of such rows are named.
-    """
-    y = raw.y
-    distinct, inverse = np.unique(y, return_inverse=True)
-    words = [_label(value) for value in distinct.tolist()]
-    lost = np.array([word is None for word in words])[inverse]
-    if lost.any():
-        raise DataError(
-            "labels are missing (empty or NaN)",
-            got=_lost(raw, lost),
-            where=f"{raw.name}, {raw.target}",
-            fix="label these rows or remove them",
-        )
-    return np.array(words, dtype=np.str_)[inverse]
+__all__ = ["codes_of", "labels_of", "lexicon_of", "target_of", "targets_of"]
 
 
 def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
-    """Return the label of each row as text, `[rows]`."""
+    """Return the label of each row as written, after the owner's label map: text `[rows]`.
+
+    A word such as `none` means that there is no label, unless somebody declared it as a class.
+
+    Raises:
+        DataError: a label is missing (the owners of such rows are named), or nearly every row has
+            its own.
+        ConfigError: the label map fits no row.
+    """
     if isinstance(task, MultiLabel):
         if raw.y.dtype.kind != "U":
             raise DataError(
@@ -46,13 +35,25 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
                 where=f"{raw.name}, {raw.target}",
                 fix=f"join names with {task.separator!r}, as in 'a{task.separator}b'",
             )
-        return raw.y
-    labels = canonical_labels(raw)
-    kinds = len(np.unique(labels))
-    if kinds > 20 and kinds > raw.rows // 2:
+        return words_of(raw, separator=task.separator)[0]
+    labels, given = words_of(raw)
+    distinct, where = np.unique(labels, return_inverse=True)
+    known = {fold(name) for name in (*task.classes, *raw.classes, *given)} - {""}
+    lost = np.array([missing(text) and fold(text) not in known for text in distinct.tolist()])
+    if lost.any():
+        words = sorted({text for text in distinct[lost].tolist() if text})
+        listed = "list all in task.classes (`new`: --classes)"
+        named = f"; if {words[0]!r} is a class, {listed}" if words else ""
+        raise DataError(
+            "labels are missing (empty or NaN)",
+            got=_lost(raw, lost[where]),
+            where=f"{raw.name}, {raw.target}",
+            fix=f"label these rows or remove them{named}",
+        )
+    if len(distinct) > 20 and len(distinct) > raw.rows // 2:
         raise DataError(
             "nearly every row has its own label",
-            got=f"{kinds} labels in {raw.rows} rows",
+            got=f"{len(distinct)} labels in {raw.rows} rows",
             where=f"{raw.name}, {raw.target}",
             fix="choose another label column, or task.kind = 'regression' for numbers",
         )
@@ -61,6 +62,13 @@ def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
 
 def target_of(raw: Raw) -> np.ndarray:
     """Return the number that a regression predicts, float64 `[rows]`."""
+    if raw.label_map:
+        raise ConfigError(
+            "names classes, and a regression has none",
+            got=dict(raw.label_map),
+            where="data.label_map",
+            fix="leave it out, or set task.kind = 'classification'",
+        )
     target = numbers(raw.y, "number", column=raw.label or "label")
     lost = np.isnan(target)
     if lost.any():
@@ -86,37 +94,41 @@ def targets_of(task: Regression, answers: Answers, where: str = "label") -> Regr
     return replace(task, mean=mean, scale=deviation)
 
 
-def codes_of(
-    task: Classification | MultiLabel,
-    answers: Answers,
-    labels: np.ndarray,
-    known: Sequence[str],
-    where: str = "label",
-) -> tuple[Classification | MultiLabel, np.ndarray]:
-    """Agree on classes and encode labels.
+def lexicon_of(
+    task: Classification | MultiLabel, answers: Answers, known: Sequence[str], where: str = "label"
+) -> Lexicon:
+    """Agree on classes.
 
     Args:
         known: class names in a preferred order.
         where: the label, for messages.
+    """
+    several = isinstance(task, MultiLabel)
+    return agree(
+        answers, task.classes, known, truths=not several, least=1 if several else 2, where=where
+    )
+
+
+def codes_of(
+    task: Classification | MultiLabel, lexicon: Lexicon, labels: np.ndarray
+) -> tuple[Classification | MultiLabel, np.ndarray]:
+    """Encode labels.
 
     Returns:
         the task filled in, and int64 `[rows]` (-1 where no client trains on the class), or float32
         `[rows, labels]` of 0 and 1 for several labels a row.
     """
-    several = isinstance(task, MultiLabel)
-    least = 1 if several else 2
-    classes, counts = agree_labels(answers, task.classes or known, least=least, where=where)
-    place = {name.casefold(): i for i, name in enumerate(classes)}
+    filled = task.filled(lexicon.names, lexicon.counts)
     words, inverse = np.unique(labels, return_inverse=True)
-    if not several:
-        codes = np.array([place.get(word.casefold(), -1) for word in words.tolist()], np.int64)
-        return task.filled(classes, counts), codes[inverse]
-    table = np.zeros((len(words), len(classes)), np.float32)
+    if not isinstance(task, MultiLabel):
+        codes = np.array([lexicon.place(word) for word in words.tolist()], np.int64)
+        return filled, codes[inverse]
+    table = np.zeros((len(words), len(lexicon.names)), np.float32)
     for row, word in enumerate(words.tolist()):
         for label in word.split(task.separator):
-            if (key := label.strip().casefold()) in place:
-                table[row, place[key]] = 1
-    return task.filled(classes, counts), table[inverse]
+            if (place := lexicon.place(spelled(label))) >= 0:
+                table[row, place] = 1
+    return filled, table[inverse]
 
 
 def _lost(raw: Raw, lost: np.ndarray) -> str:
@@ -127,18 +139,3 @@ def _lost(raw: Raw, lost: np.ndarray) -> str:
     counts = np.bincount(raw.natural[lost], minlength=len(raw.names))
     whose = [f"{n} of {name!r}" for name, n in zip(raw.names, counts.tolist(), strict=True) if n]
     return f"{said}: {', '.join(whose[:5])}{' ...' if len(whose) > 5 else ''}"
-
-
-def _label(value: Any) -> str | None:
-    if isinstance(value, float):
-        if isnan(value):
-            return None
-        return str(int(value)) if value.is_integer() else repr(value)
-    text = str(value).strip()
-    if text.casefold() in MISSING:
-        return None
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return str(int(number)) if number.is_integer() else text

@@ -1,6 +1,7 @@
 """What turns a raw row into a network's input. NumPy only; travels as JSON with the model."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -10,8 +11,9 @@ import numpy as np
 from archipelago.core.errors import ArchipelagoError, ConfigError, DataError
 from archipelago.core.reading import parsed_json
 from archipelago.core.typed import built
-from archipelago.data.columns import Kind, is_missing, numbers, texts
+from archipelago.data.columns import Kind, categories, is_missing, numbers
 from archipelago.data.raw import Modality
+from archipelago.data.spelling import fold
 from archipelago.data.windows import Windows
 
 __all__ = ["OTHER", "Column", "Preparation"]
@@ -37,7 +39,8 @@ class Column:
         scale: divided by.
         knots: quantiles at even ranks; given, a value becomes its rank scaled to unit variance.
         indicator: whether a feature says that the value was missing.
-        vocabulary: categories that have a feature each; all others share `(other)`.
+        vocabulary: categories that have a feature each, folded, or as written where a silo keeps
+            spellings apart that fold alike; all others share `(other)`.
         dropped: why the column is not used; empty where it is.
     """
 
@@ -80,12 +83,18 @@ class Column:
         return np.stack(parts, axis=1).astype(np.float32)
 
     def _one_hot(self, values: np.ndarray) -> np.ndarray:
-        words, where = np.unique(texts(values), return_inverse=True)
+        words, where = np.unique(categories(values), return_inverse=True)
         place = {word: i for i, word in enumerate(self.vocabulary)}
+        times = Counter(map(fold, self.vocabulary))
         other = len(self.vocabulary)
-        # without a feature for missing, a missing category counts as any other unseen one
-        place[""] = other + 1 if self.indicator else other
-        codes = np.array([place.get(word, other) for word in words.tolist()], np.int64)
+
+        def code(word: str) -> int:
+            if not word:  # without a feature for missing, it counts as any other unseen category
+                return other + 1 if self.indicator else other
+            apart = times[fold(word)] > 1
+            return place.get(word if apart else fold(word), place.get(word, other))
+
+        codes = np.array([code(word) for word in words.tolist()], np.int64)
         return np.eye(len(self.features), dtype=np.float32)[codes[where]]
 
 

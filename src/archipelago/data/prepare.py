@@ -12,8 +12,10 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
 from archipelago.data.answers import LocalRows
+from archipelago.data.classes import Lexicon
 from archipelago.data.fleet import Fleet, FleetShards, Population
-from archipelago.data.labels import codes_of, labels_of, target_of, targets_of
+from archipelago.data.label_map import words_of
+from archipelago.data.labels import codes_of, labels_of, lexicon_of, target_of, targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
@@ -24,9 +26,20 @@ from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
 from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.data.vocabularies import refuse_two_vocabularies
 from archipelago.data.windows import Windows, windows_of
 
-__all__ = ["SILOS", "Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
+__all__ = [
+    "SILOS",
+    "Owned",
+    "Prepared",
+    "Source",
+    "Summary",
+    "agreed_classes",
+    "own",
+    "own_unread",
+    "prepare",
+]
 
 SILOS = 1000
 """Most clients on whose data a run passes a verdict, one by one."""
@@ -191,7 +204,8 @@ def prepare(
     raw, held = owned.raw, owned.held
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
     answers = clients.ask({"ask": "schema"})
-    filled, y = _targets(task, answers, owned)
+    lexicon = agreed_classes(task, answers, owned, source=source, partition=partition)
+    filled, y = _targets(task, answers, owned, lexicon)
 
     def agreed(how: Preprocess) -> Agreed | None:
         table = isinstance(raw.x, Mapping)
@@ -220,7 +234,8 @@ def prepare(
     }
     views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
     few = len(clients.clients) <= SILOS
-    findings = judge(clients, answers, first) if judged and few else None
+    named = lexicon.named(answers) if lexicon else answers
+    findings = judge(clients, named, first) if judged and few else None
     population = partition.settle(shards, seed) if isinstance(partition, Fleet) else shards
     presence = ask(
         filled,
@@ -314,7 +329,38 @@ def own_unread(
     seed: Seed,
 ) -> Owned:
     """Give rows to clients before anybody knows what the label column means."""
-    return _owned(raw, partition, split, np.zeros(raw.rows, np.int64), seed, labels=raw.y)
+    labels = words_of(raw, strict=False)[0] if raw.label_map else raw.y
+    return _owned(raw, partition, split, np.zeros(raw.rows, np.int64), seed, labels=labels)
+
+
+def agreed_classes(
+    task: Classification | MultiLabel | Regression,
+    answers: Answers,
+    owned: Owned,
+    *,
+    source: Source,
+    partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
+) -> Lexicon | None:
+    """Agree on classes; None of a regression.
+
+    Raises:
+        DataError: there is one class only, or owners of rows call the classes differently. Rows
+            that are dealt out, published sets, and very many owners are not asked for that.
+    """
+    if isinstance(task, Regression):
+        return None
+    raw = owned.raw
+    lexicon = lexicon_of(task, answers, raw.classes, raw.target)
+    own_rows = isinstance(partition, Natural) and not getattr(source, "PUBLISHED", False)
+    if own_rows and isinstance(task, Classification) and len(answers) <= SILOS:
+        refuse_two_vocabularies(
+            lexicon.named(answers),
+            lexicon.names,
+            task.classes,
+            schema=bool(raw.classes),
+            where=raw.target,
+        )
+    return lexicon
 
 
 def _owned(
@@ -377,14 +423,17 @@ def _spans(
 
 
 def _targets(
-    task: Classification | MultiLabel | Regression, answers: Answers, owned: Owned
+    task: Classification | MultiLabel | Regression,
+    answers: Answers,
+    owned: Owned,
+    lexicon: Lexicon | None,
 ) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
     """Fill in the task, and encode every row's target."""
     if owned.target is not None and isinstance(task, Regression):
         return targets_of(task, answers, owned.raw.target), owned.target.astype(np.float32)
-    if owned.labels is None or isinstance(task, Regression):
+    if owned.labels is None or lexicon is None or isinstance(task, Regression):
         raise AssertionError("a task has labels or a target")
-    filled, codes = codes_of(task, answers, owned.labels, owned.raw.classes, owned.raw.target)
+    filled, codes = codes_of(task, lexicon, owned.labels)
     if isinstance(task, MultiLabel):
         return filled, codes
     for spans, name in zip(owned.spans, owned.names, strict=True):

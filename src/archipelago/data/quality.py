@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from archipelago.data.answers import FEW
+from archipelago.data.classes import is_number
 from archipelago.data.statistics import Agreed, Answers, Clients, merged
 
 __all__ = ["ASKED", "Finding", "judge"]
@@ -36,7 +37,7 @@ class Finding:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
         what: `missing`, `infinite`, `constant`, `duplicates`, `label noise`, `drift`, `leak`,
-            `one label`, `lone class`.
+            `one label`, `lone class`, `spellings`.
         amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
             of rows whose label it gives, or its correlation with a numeric target.
         advice: what to look at.
@@ -73,7 +74,7 @@ def judge(clients: Clients, schemas: Answers, agreed: Agreed | None) -> tuple[Fi
         findings += _apart(agreed.answers, [c.name for c in used if c.kind == "category"])
         told = {column.name: {"kind": column.kind, "order": column.order} for column in numeric}
         findings += _of_rows(clients.ask({"ask": "quality", "columns": told}), schemas)
-    return (*findings, *_lone_classes(schemas))
+    return (*findings, *_lone_classes(schemas), *_spellings(schemas))
 
 
 def _of_columns(schemas: Answers) -> list[Finding]:
@@ -199,6 +200,22 @@ def _lone_classes(schemas: Answers) -> list[Finding]:
         for label, silos in sorted(holders.items())
         if len(silos) == 1
     ]
+
+
+def _spellings(schemas: Answers) -> Iterator[Finding]:
+    """Yield classes that differ in case or in zeros only: codes, or one class written twice."""
+    rows: Counter[str] = Counter()
+    for _, said in schemas:
+        rows.update(said.get("labels", {}))
+    alike: dict[str | float, list[str]] = {}
+    for label in sorted(rows):
+        alike.setdefault(float(label) if is_number(label) else label.casefold(), []).append(label)
+    for names in alike.values():
+        if len(names) > 1:
+            few = sum(rows.values()) and min(rows[name] for name in names) / sum(rows.values())
+            listed = " and ".join(map(repr, names))
+            advice = f"{listed} are different classes here; if they are one, set data.label_map"
+            yield _finding("all silos", "", "spellings", few, advice)
 
 
 def _finding(silo: str, column: str, what: str, amount: float, advice: str) -> Finding:

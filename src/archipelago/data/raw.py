@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from archipelago.core.errors import DataError
 
-__all__ = ["Modality", "Raw", "modality_of"]
+__all__ = ["LabelMap", "Modality", "Raw", "modality_of"]
 
 Modality = Literal["image", "series", "table"]
+LabelMap = Mapping[str, str | Mapping[str, str]]
+"""The class of a spelling; under a silo's name the same for its rows alone, and before the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,6 +36,7 @@ class Raw:
         label: name of the column that `y` was; empty where it had none.
         lengths: of series that differ in length: steps of each row that were recorded, int64
             `[rows]`; the rest of the row is padding. None: every row is whole.
+        label_map: what an owner says of spellings: the class of each.
         starts: number of the first row of each text file, by the file's name, in order.
     """
 
@@ -50,6 +53,7 @@ class Raw:
     categorical: frozenset[str] = frozenset()
     label: str = ""
     lengths: np.ndarray | None = None
+    label_map: LabelMap = field(default_factory=dict[str, Any])
     starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:

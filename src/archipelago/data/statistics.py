@@ -22,9 +22,10 @@ from archipelago.data.answers import HISTOGRAM, LocalRows, answer
 from archipelago.data.columns import Kind
 from archipelago.data.preparation import Column
 from archipelago.data.preprocess import Preprocess
+from archipelago.data.spelling import fold
 from archipelago.wire.frame import pack, unpack
 
-__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "agree_labels", "merged"]
+__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "merged"]
 
 Answers = Sequence[tuple[str, Mapping[str, Any]]]
 """Each client's name and what it said."""
@@ -106,44 +107,6 @@ def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
         squares += s + delta * delta * count * n / total
         count = total
     return count, mean, (squares / count) ** 0.5 if count else 0.0
-
-
-def agree_labels(
-    answers: Answers,
-    preferred: Sequence[str],
-    *,
-    least: int = 2,
-    where: str = "label",
-) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Agree on classes and count them over all clients.
-
-    Spellings that differ only in case are one class, under the most frequent spelling.
-
-    Args:
-        preferred: an order of class names known beforehand; others follow, sorted.
-        least: fewest classes that make a task.
-        where: the label, for messages.
-    """
-    spellings: dict[str, Counter[str]] = {}
-    for _, said in answers:
-        for label, count in said["labels"].items():
-            spellings.setdefault(label.casefold(), Counter())[label] += count
-    order = {name.casefold(): i for i, name in enumerate(preferred)}
-    keys = sorted(spellings, key=lambda key: (order.get(key, len(order)), _numeric_first(key)))
-    if len(keys) < least:
-        raise DataError(
-            "the label has one class only: there is nothing to learn",
-            got=[max(spellings[key]) for key in keys],
-            where=where,
-            fix="check the label column, or use the regression task for a numeric target",
-        )
-    names = tuple(
-        preferred[order[key]]
-        if key in order
-        else min(spellings[key], key=lambda name, key=key: (-spellings[key][name], name))
-        for key in keys
-    )
-    return names, tuple(sum(spellings[key].values()) for key in keys)
 
 
 def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) -> Agreed:
@@ -279,6 +242,10 @@ def _vocabulary(name: str, said: Sequence[Mapping[str, Any]], preprocess: Prepro
         tally.update(part["named"])
     frequent = [word for word, count in tally.items() if count >= preprocess.floor]
     kept = sorted(frequent, key=lambda word: (-tally[word], word))[: preprocess.categories]
+    # Of spellings that a silo keeps apart all have a feature, or none: one alone would take the
+    # others' rows.
+    alike, whole = Counter(map(fold, kept)), Counter(map(fold, tally))
+    kept = [word for word in kept if alike[fold(word)] == whole[fold(word)]]
     missing = any(part["missing"] for part in said)
     return Column(name=name, kind="category", vocabulary=tuple(sorted(kept)), indicator=missing)
 
@@ -349,10 +316,3 @@ def _rising(knots: Sequence[float]) -> list[float]:
         step = max(abs(out[-1]), 1.0) * 1e-9
         out.append(max(knot, out[-1] + step))
     return out
-
-
-def _numeric_first(key: str) -> tuple[int, float, str]:
-    try:
-        return (0, float(key), key)
-    except ValueError:
-        return (1, 0.0, key)

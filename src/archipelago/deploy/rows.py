@@ -8,6 +8,7 @@ import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import DataError
+from archipelago.data.columns import plain_numbers
 from archipelago.data.sources.ragged import LENGTHS, check_lengths
 from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
 from archipelago.data.windows import Windows
@@ -104,7 +105,7 @@ def _table(
         )
     vocabularies = {c.name for c in manifest.preparation.columns if c.kind == "category"}
     table = {
-        name: columns[name] if name in vocabularies else _numbers_where_all_are(columns[name])
+        name: columns[name] if name in vocabularies else plain_numbers(columns[name])
         for name in manifest.columns
     }
     try:
@@ -123,16 +124,6 @@ def _line(table: Mapping[str, np.ndarray], error: DataError) -> str:
                 if " ".join(text.split()).casefold() == error.got:
                     return f", line {row + 2}"
     return ""
-
-
-def _numbers_where_all_are(values: np.ndarray) -> np.ndarray:
-    """Return float64 where every field is a plain number or empty: as training read its files."""
-    if values.dtype.kind != "U":
-        return values
-    try:
-        return np.where(values == "", "nan", values).astype(np.float64)
-    except ValueError:
-        return values
 
 
 def _named(arrays: Mapping[str, np.ndarray], path: Path) -> Mapping[str, np.ndarray]:

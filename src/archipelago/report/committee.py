@@ -46,6 +46,7 @@ _MEANS = {
     "drift": "the model may do worse here than elsewhere: see how it does at each site",
     "leak": "the score may be too good to last: the column may not be known when the model is used",
     "one label": "a model cannot be judged here by how well it tells labels apart",
+    "spellings": "one class may be two, or two one",
     "lone class": "the class and the silo cannot be told apart",
 }
 """What a suspicion means for whoever relies on the model."""

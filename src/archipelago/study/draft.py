@@ -1,15 +1,15 @@
 """From silos to a run file that says why each value was chosen. Only aggregates leave a silo."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os.path import relpath
 from pathlib import Path
 from typing import Any
 
+from archipelago.config import toml
 from archipelago.config.catalog import part
 from archipelago.config.load import loads
 from archipelago.config.tables import to_table
-from archipelago.config.toml import write
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.shown import words
@@ -61,7 +61,14 @@ class Draft:
     meter: tuple[MeterRow, ...]
 
 
-def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: int = 0) -> Draft:
+def draft(
+    source: Any,
+    *,
+    file: str | Path = "run.toml",
+    name: str = "",
+    seed: int = 0,
+    classes: Sequence[str] = (),
+) -> Draft:
     """Inspect the silos and write a run file for them.
 
     Args:
@@ -69,6 +76,7 @@ def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: i
         file: where the text will lie: its paths begin there.
         name: of the run; by default the file's.
         seed: of the run.
+        classes: all that there are, in order, where the owner says so; empty: as silos say.
 
     Raises:
         DataError: a silo, column or label cannot be used; it is named, with the remedy.
@@ -77,14 +85,15 @@ def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: i
     partition, how = _partition(raw)
     split, root = Split(), Seed(seed).child("data")
     decision = decide(raw, partition, split, seed=root)
+    task = _declared(decision.task, classes)
     cut, reason = _cut(raw)
     windows = cut.windows
-    found = inspect(_Loaded(raw), partition, split, decision.task, seed=root, windows=windows)
+    found = inspect(_Loaded(raw), partition, split, task, seed=root, windows=windows)
     lines = [
         *_data(source, Path(file), found),
         _Line("partition", "kind", partition.kind, how),
         *_held(found),
-        *_task(decision.task, decision.why, found),
+        *_task(task, decision.why, found),
         *_preprocess(found),
         *_windows(cut, reason),
         *_work(raw, found, partition),
@@ -94,6 +103,16 @@ def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: i
     text = _text(lines, name or Path(file).stem, seed, Path(file), found)
     loads(text, source=str(file), folder=Path(file).absolute().parent)
     return Draft(text=text, inspection=found, meter=(*decision.meter, *found.meter))
+
+
+def _declared(
+    task: Classification | MultiLabel | Regression, classes: Sequence[str]
+) -> Classification | MultiLabel | Regression:
+    if not classes:
+        return task
+    if isinstance(task, Regression):
+        return Classification(classes=tuple(classes))
+    return replace(task, classes=tuple(classes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,10 +137,11 @@ def _data(source: Any, file: Path, found: Inspection) -> Iterator[_Line]:
     about = {
         "label": "what is predicted",
         "client": "whose row it is",
+        "label_map": "what silos write differently, as its owner says",
         "size": "pictures differ in size: all are resized to so many pixels a side",
     }
     for option, value in to_table(source, "data").items():
-        if value in ("", [], 0, False) or (option, value) in (
+        if value in ("", [], 0, False, None) or (option, value) in (
             ("modality", "auto"),
             ("channels", "last"),
         ):
@@ -149,7 +169,9 @@ def _held(found: Inspection) -> Iterator[_Line]:
 def _task(
     task: Classification | MultiLabel | Regression, why: str, found: Inspection
 ) -> Iterator[_Line]:
-    yield _Line("task", "kind", task.kind, why)
+    yield _Line("task", "kind", task.kind, f"{why}; {found.reading}" if found.reading else why)
+    if not isinstance(task, Regression) and task.classes:
+        yield _Line("task", "classes", list(task.classes), "as their owner declares them")
     if isinstance(task, Regression):
         yield _Line("task", "metric", "rmse", "in the target's own unit; large errors count most")
         return
@@ -295,7 +317,7 @@ def _written(line: _Line) -> str:
     why = words(line.why).strip()
     if line.value is None:
         return f"# {why}"
-    text = write({line.option: line.value}).rstrip("\n")
+    text = toml.line(line.option, line.value)
     return f"{text}  # {why}" if why else text
 
 

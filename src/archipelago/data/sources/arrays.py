@@ -8,8 +8,10 @@ import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import DataError
-from archipelago.data.raw import Modality, Raw, modality_of
+from archipelago.data.label_map import check_map
+from archipelago.data.raw import LabelMap, Modality, Raw, modality_of
 from archipelago.data.sources.ragged import trimmed
+from archipelago.data.spelling import spellings
 
 __all__ = ["Arrays", "raw_of_arrays"]
 
@@ -27,6 +29,7 @@ class Arrays:
         channels: whether the channel axis comes last or first.
         lengths: of series that differ in length, padded to the longest: steps of each that were
             recorded, `[rows]`; None: every row is whole.
+        label_map: the class of each spelling of a label; under a client's name, for its rows.
         name: for messages.
     """
 
@@ -37,10 +40,12 @@ class Arrays:
     modality: str = "auto"
     channels: str = "last"
     lengths: Any = None
+    label_map: LabelMap | None = None
     name: str = "arrays"
 
     def load(self) -> Raw:
         """Check and take the arrays as they are."""
+        check_map(self.label_map)
         return raw_of_arrays(
             self.x,
             self.y,
@@ -49,6 +54,7 @@ class Arrays:
             channels=self.channels,
             lengths=None if self.lengths is None else np.asarray(self.lengths),
             name=self.name,
+            label_map=self.label_map,
         )
 
 
@@ -63,6 +69,7 @@ def raw_of_arrays(
     name: str,
     columns: Sequence[str] = (),
     classes: Sequence[str] = (),
+    label_map: LabelMap | None = None,
 ) -> Raw:
     """Bring arrays into the layout of `Raw`.
 
@@ -70,13 +77,16 @@ def raw_of_arrays(
         clients: names of the owners `[rows]`, or None.
         lengths: recorded steps of each padded series `[rows]`, or None.
         columns: names of a table's columns; default `x0`, `x1`, …
+        label_map: as in `Raw`.
     """
     one_of("data.modality", modality, ("auto", "image", "series", "table"))
     one_of("data.channels", channels, ("first", "last"))
     natural, names = None, ()
     if clients is not None:
         known, natural = np.unique(clients, return_inverse=True)
-        names = tuple(str(owner) for owner in known.tolist())
+        names = tuple(spellings(known).tolist())
+        if len(set(names)) < len(names) or "" in names:
+            names, natural = _by_name(names, natural, name)
     if isinstance(x, Mapping):
         values: Any = {str(n): _plain(np.asarray(c), f"{name}, column {n!r}") for n, c in x.items()}
         kind: Modality = "table"
@@ -100,8 +110,25 @@ def raw_of_arrays(
         names=names,
         scale=np.array([1 / 255 if pixels else 1.0]),
         classes=tuple(classes),
+        label_map=label_map or {},
         lengths=lengths,
     )
+
+
+def _by_name(
+    names: Sequence[str], natural: np.ndarray, where: str
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """Merge owners whose names differ in blanks only; refuse rows of nobody."""
+    if "" in names:
+        lost = int(np.isin(natural, [i for i, name in enumerate(names) if not name]).sum())
+        raise DataError(
+            "some rows have no owner",
+            got=f"{lost} rows",
+            where=f"{where}, clients",
+            fix="name the owner of every row, or remove these rows",
+        )
+    known, place = np.unique(np.array(names), return_inverse=True)
+    return tuple(known.tolist()), place[natural]
 
 
 def _plain(array: np.ndarray, where: str) -> np.ndarray:

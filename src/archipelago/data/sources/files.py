@@ -11,10 +11,13 @@ import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import ConfigError, DataError, did_you_mean
-from archipelago.data.raw import Raw
+from archipelago.data.columns import plain_numbers
+from archipelago.data.label_map import check_map
+from archipelago.data.raw import LabelMap, Raw
 from archipelago.data.sources.arrays import raw_of_arrays
 from archipelago.data.sources.ragged import filled_up
 from archipelago.data.sources.readers import read_csv, read_npz, read_parquet
+from archipelago.data.spelling import spellings
 
 __all__ = ["Files", "expand", "raw_of_columns"]
 
@@ -33,6 +36,8 @@ class Files:
         paths: files or patterns such as `silos/*.csv`; several files are a silo each.
         label: the column (in an NPZ: the array) to predict.
         client: the column or array that says whose row it is, when one file holds all silos.
+        label_map: what labels are called that silos write differently: the class of each
+            spelling, `{ "yes" = "1" }`, or for the rows of one silo `{ south = { "2" = "1" } }`.
         drop: columns that are not used.
         categorical: numeric columns that are codes, to be read as categories.
         modality: of NPZ arrays; `auto` guesses from axes and type.
@@ -43,6 +48,7 @@ class Files:
     paths: tuple[str, ...] = ()
     label: str = "label"
     client: str = ""
+    label_map: LabelMap | None = None
     drop: tuple[str, ...] = ()
     categorical: tuple[str, ...] = ()
     modality: str = "auto"
@@ -53,6 +59,7 @@ class Files:
             raise ConfigError("names no file", where="data.paths", fix="e.g. paths = ['a.csv']")
         one_of("data.modality", self.modality, ("auto", "image", "series", "table"))
         one_of("data.channels", self.channels, ("first", "last"))
+        check_map(self.label_map)
 
     def load(self) -> Raw:
         """Read all files.
@@ -71,7 +78,13 @@ class Files:
         for table, silo in zip(tables, silos, strict=True):
             for column in (self.label, *((self.client,) if self.client else ())):
                 _present(column, table, silo)
-        joined = {n: _joined([t[n] for t in tables], n, silos) for n in tables[0]}
+        names = (self.label, self.client, *self.categorical)
+        joined = {
+            n: _as_written([t[n] for t in tables])
+            if n in names
+            else _joined([t[n] for t in tables], n, silos)
+            for n in tables[0]
+        }
         names = [path.name for path in paths]
         sizes = [len(next(iter(table.values()))) for table in tables]
         owner = np.repeat(np.array(silos), sizes) if len(silos) > 1 else None
@@ -83,6 +96,7 @@ class Files:
             owner=owner,
             drop=self.drop,
             categorical=self.categorical,
+            label_map=self.label_map,
             starts={
                 path.name if len(set(names)) == len(paths) else str(path): start
                 for path, start in zip(paths, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True)
@@ -119,19 +133,20 @@ class Files:
         if self.client:
             for arrays, silo in zip(loaded, silos, strict=True):
                 _present(self.client, arrays, silo)
-            owner = np.concatenate([arrays[self.client] for arrays in loaded])
+            owner = _as_written([arrays[self.client] for arrays in loaded])
         elif len(silos) > 1:
             owner = np.repeat(np.array(silos), [len(arrays["x"]) for arrays in loaded])
         first = loaded[0]
         return raw_of_arrays(
             np.concatenate([arrays["x"] for arrays in loaded]),
-            np.concatenate([arrays[label] for arrays in loaded]),
+            _as_written([arrays[label] for arrays in loaded]),
             clients=owner,
             modality=self.modality,
             channels=self.channels,
             lengths=lengths,
             name=silos[0] if len(silos) == 1 else f"{len(silos)} files",
             columns=first["feature_names"].tolist() if "feature_names" in first else (),
+            label_map=self.label_map,
         )
 
     def _alike(self, axis: int | None) -> str:
@@ -159,13 +174,14 @@ def raw_of_columns(
     owner: np.ndarray | None = None,
     drop: Sequence[str] = (),
     categorical: Sequence[str] = (),
+    label_map: LabelMap | None = None,
     starts: Mapping[str, int] | None = None,
 ) -> Raw:
     """Part a table's columns into features, label and owner; `starts` as in `Raw`."""
     for column in (*drop, *categorical):
         _present(column, table, name)
     if client:
-        owner = np.array([str(value) for value in table[client].tolist()])
+        owner = spellings(table[client])
         if (owner == "").any():
             raise DataError(
                 "some rows have no owner",
@@ -174,7 +190,7 @@ def raw_of_columns(
                 fix="fill in the column, or remove these rows",
             )
     columns = {
-        title: values if title in categorical else _as_numbers(values)
+        title: values if title in categorical else plain_numbers(values)
         for title, values in table.items()
         if title not in (label, client, *drop)
     }
@@ -195,6 +211,7 @@ def raw_of_columns(
         names=names,
         categorical=frozenset(categorical),
         label=label,
+        label_map=label_map or {},
         starts=starts or {},
     )
 
@@ -283,11 +300,11 @@ def _joined(parts: Sequence[np.ndarray], name: str, silos: Sequence[str]) -> np.
     return np.concatenate(parts)
 
 
-def _as_numbers(values: np.ndarray) -> np.ndarray:
-    """Return float64 where every field is a plain number or empty; text otherwise."""
-    if values.dtype.kind != "U":
-        return values
-    try:
-        return np.where(values == "", "nan", values).astype(np.float64)
-    except ValueError:
-        return values
+def _as_written(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Join names, which one silo may keep as numbers and another as text, without losing any.
+
+    Joined as they are, large numbers of two types would become floats, and run into each other.
+    """
+    if len({part.dtype.kind for part in parts}) > 1:
+        parts = [spellings(part) for part in parts]
+    return np.concatenate(parts)

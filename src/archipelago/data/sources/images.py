@@ -10,8 +10,11 @@ import numpy as np
 
 from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError, DataError
-from archipelago.data.raw import Raw
+from archipelago.data.classes import numeric_first
+from archipelago.data.label_map import check_map
+from archipelago.data.raw import LabelMap, Raw
 from archipelago.data.sources.files import expand
+from archipelago.data.spelling import fold
 
 __all__ = ["ENDINGS", "ImageFolder"]
 
@@ -29,17 +32,21 @@ class ImageFolder:
             several are a silo each.
         size: width and height to resize to; 0 refuses pictures of different sizes.
         grey: read colours as grey.
+        label_map: what folders are called that silos name differently: the class of each,
+            `{ "kitten" = "cat" }`, or at one silo `{ south = { "k" = "cat" } }`.
     """
 
     kind: Literal["image-folder"] = "image-folder"
     paths: tuple[str, ...] = ()
     size: int = 0
     grey: bool = False
+    label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
         if not self.paths:
             raise ConfigError("names no folder", where="data.paths", fix="e.g. ['hospitals/*']")
         at_least("data.size", self.size, 0)
+        check_map(self.label_map)
 
     def load(self) -> Raw:
         """Read all pictures: `[rows, channels, height, width]` uint8.
@@ -64,6 +71,8 @@ class ImageFolder:
             natural=np.array([silo for silo, _, _ in found]) if several else None,
             names=tuple(names) if several else (),
             scale=np.array([1 / 255]),
+            classes=() if self.label_map else _folders([label for _, label, _ in found]),
+            label_map=self.label_map or {},
         )
 
     def read(self, path: Path) -> np.ndarray:
@@ -120,6 +129,11 @@ def _pictures(root: Path) -> list[tuple[str, Path]]:
             fix=f"lay it out as {root.name}/CLASS/picture.png",
         )
     return out
+
+
+def _folders(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return the classes in order: numbers first, by value."""
+    return tuple(sorted(set(labels), key=lambda name: numeric_first(fold(name))))
 
 
 def _stacked(pictures: Sequence[np.ndarray], paths: Sequence[Path], *, colour: bool) -> np.ndarray:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from archipelago.core.errors import ConfigError, DataError
+from archipelago.data.raw import LabelMap
 from archipelago.data.sources.files import Files
 from archipelago.data.sources.images import ImageFolder
 
@@ -14,7 +15,9 @@ _SIDE = 32
 """Pixels a side, where pictures differ in size and somebody must choose."""
 
 
-def locate(paths: Sequence[str], *, label: str, client: str = "") -> Files | ImageFolder:
+def locate(
+    paths: Sequence[str], *, label: str, client: str = "", label_map: LabelMap | None = None
+) -> Files | ImageFolder:
     """Return the source for files, patterns, a folder of tables, or folders of pictures.
 
     Args:
@@ -22,6 +25,7 @@ def locate(paths: Sequence[str], *, label: str, client: str = "") -> Files | Ima
             as `CLASS/picture.png`.
         label: the column to predict; pictures take it from their folder.
         client: the column of owners, where one file holds all silos.
+        label_map: as in `Files` and `ImageFolder`.
 
     Raises:
         DataError: there is nothing that is read.
@@ -29,7 +33,7 @@ def locate(paths: Sequence[str], *, label: str, client: str = "") -> Files | Ima
     """
     folders = [path for path in paths if Path(path).is_dir()]
     if folders and len(folders) == len(paths) and not any(map(_tables, folders)):
-        return _pictures(folders)
+        return _pictures(folders, label_map)
     found: list[str] = []
     for path in paths:
         endings = _tables(path) if Path(path).is_dir() else []
@@ -45,7 +49,7 @@ def locate(paths: Sequence[str], *, label: str, client: str = "") -> Files | Ima
         raise ConfigError(
             "which column is to be predicted?", where="--label", fix="add --label COLUMN"
         )
-    return Files(paths=tuple(found), label=label, client=client)
+    return Files(paths=tuple(found), label=label, client=client, label_map=label_map)
 
 
 def _tables(folder: str) -> list[str]:
@@ -57,15 +61,15 @@ def _tables(folder: str) -> list[str]:
     ]
 
 
-def _pictures(folders: Sequence[str]) -> ImageFolder:
+def _pictures(folders: Sequence[str], label_map: LabelMap | None) -> ImageFolder:
     found = tuple(path for folder in folders for path in _roots(folder))
-    source = ImageFolder(paths=found)
+    source = ImageFolder(paths=found, label_map=label_map)
     try:
         source.load()
     except DataError as error:
         if error.what != "pictures have different sizes":
             raise
-        return ImageFolder(paths=found, size=_SIDE)
+        return ImageFolder(paths=found, size=_SIDE, label_map=label_map)
     return source
 
 

@@ -18,6 +18,8 @@ __all__ = ["read_csv", "read_npz", "read_parquet"]
 
 _LARGEST = 2**34
 """Bytes of a file, unpacked: a small archive may unpack to more than there is memory."""
+_EXACT = 1 << 53
+"""Whole numbers up to here are themselves as floats."""
 
 
 def read_csv(path: Path) -> dict[str, np.ndarray]:
@@ -128,7 +130,10 @@ def read_parquet(path: Path) -> dict[str, np.ndarray]:
     for name in table.column_names:
         values = table.column(name).to_pylist()
         kinds = {type(value) for value in values if value is not None}
-        if kinds <= {int, float, bool}:
+        whole = [v for v in values if isinstance(v, int)]
+        if len(whole) == len(values) and len(kinds) == 1:
+            out[name] = np.array(values)  # exact, as a code may have more digits than a float
+        elif kinds <= {int, float, bool} and all(abs(v) <= _EXACT for v in whole):
             out[name] = np.array([float("nan") if v is None else v for v in values], np.float64)
         elif any(issubclass(kind, (list, dict, bytes)) for kind in kinds):
             raise DataError(
