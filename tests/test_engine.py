@@ -176,7 +176,8 @@ def test_a_lost_worker_is_reported_and_its_task_runs_again(pool, tmp_path):
 def test_a_task_that_always_kills_its_worker_fails_with_the_signal(pool):
     with pytest.warns(UserWarning, match="SIGKILL"):
         bad, good = pool.map([Die(), Add(3)])
-    assert "lost 2 times" in bad.error
+    assert "lost 3 times" in bad.error
+    assert (bad.kind, bad.attempts) == ("worker", 3)
     assert "SIGKILL" in bad.error
     assert bad.lost.startswith("SIGKILL")
     assert good.error is None

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from archipelago.cli import verbs_learn, verbs_run, verbs_ship
+from archipelago.cli.ending import politely
 from archipelago.cli.faults import spoken
 
 __all__ = ["app", "main"]
@@ -67,5 +68,5 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a known error is one message and exit status 2, no traceback."""
-    with spoken():
+    with spoken(), politely():
         app(arguments)

@@ -1,11 +1,11 @@
 """A run's data, prepared; and read again after the run: the same rows, or a refusal."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from archipelago.config.run import Run
+from archipelago.core.aside import scratch
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
@@ -63,7 +63,7 @@ def prepared_again(run: Run, fingerprint: str, directory: Path) -> Iterator[Prep
     Raises:
         JournalError: the data changed since.
     """
-    with tempfile.TemporaryDirectory(prefix="archipelago-") as folder:
+    with scratch() as folder:
         prepared = prepared_for(run, folder)
         if fingerprint and prepared.shards.fingerprint != fingerprint:
             raise JournalError(
