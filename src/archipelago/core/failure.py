@@ -5,7 +5,7 @@ from typing import Final, Literal
 
 from archipelago.core.errors import DataError
 
-__all__ = ["MACHINES", "Kind", "kind_of", "read_reason", "reason_of"]
+__all__ = ["MACHINES", "Kind", "kind_of", "read_reason", "reason_of", "words_of"]
 
 Kind = Literal["data", "work", "deadline", "worker", "machine"]
 """What failed.
@@ -53,9 +53,14 @@ def kind_of(error: BaseException) -> Kind:
     return "data" if isinstance(error, DataError) else "work"
 
 
+def words_of(error: BaseException) -> str:
+    """Return the type and the text of an exception."""
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
 def reason_of(error: BaseException) -> str:
-    """Return the kind and the words of an exception in one line that `read_reason` parts again."""
-    return f"{kind_of(error)}: {type(error).__name__}: {error}"
+    """Return the kind and the words of an exception, which `read_reason` parts again."""
+    return f"{kind_of(error)}: {words_of(error)}"
 
 
 def read_reason(text: str) -> tuple[Kind, str]:

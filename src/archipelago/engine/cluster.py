@@ -17,7 +17,7 @@ import torch
 from archipelago.core.buffers import join
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError, MachineFailed, MissingExtra, TaskFailed
-from archipelago.core.failure import Kind, kind_of
+from archipelago.core.failure import Kind, kind_of, words_of
 from archipelago.core.memory import keep
 from archipelago.engine.base import RETRIES, Buffer, Result, given_up, overdue
 
@@ -163,8 +163,7 @@ class _Actor:
         try:
             data = np.frombuffer(join(task(self._context, self._memory)), np.uint8)
         except Exception as error:  # a failed task is a value with a reason
-            text, seconds = f"{type(error).__name__}: {error}", time.perf_counter() - began
-            return text, kind_of(error), seconds, None
+            return words_of(error), kind_of(error), time.perf_counter() - began, None
         return None, None, time.perf_counter() - began, data
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from archipelago.core.buffers import join, joined
 from archipelago.core.errors import TaskFailed
-from archipelago.core.failure import kind_of
+from archipelago.core.failure import kind_of, words_of
 from archipelago.core.memory import trim
 from archipelago.engine.base import RETRIES, Buffer, Result, check_device, given_up, one_thread
 
@@ -91,7 +91,7 @@ class _Running:
             return Result(
                 index=index,
                 data=None,
-                error=f"{type(error).__name__}: {error}",
+                error=words_of(error),
                 kind=kind_of(error),
                 seconds=time.perf_counter() - began,
             )

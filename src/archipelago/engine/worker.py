@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from archipelago.core.buffers import as_bytes, length
-from archipelago.core.failure import Kind, kind_of
+from archipelago.core.failure import Kind, kind_of, words_of
 from archipelago.core.memory import keep
 
 __all__ = ["DEPTH", "Answer", "Shared", "Slot", "map_file", "work"]
@@ -129,8 +129,7 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
             size = replies[slot].write(task(entered, memory))
             answer: Answer = (size, None, None, time.perf_counter() - began)
         except Exception as error:  # a failed task is a value with a reason
-            text = f"{type(error).__name__}: {error}"
-            answer = (0, text, kind_of(error), time.perf_counter() - began)
+            answer = (0, words_of(error), kind_of(error), time.perf_counter() - began)
         del task
         try:
             calls.send(answer)

@@ -20,7 +20,7 @@ from archipelago.config.run import Run
 from archipelago.core.aside import private_folder, sweep_scratch
 from archipelago.core.clock import Clock
 from archipelago.core.errors import ArchipelagoError, ConfigError, MachineFailed, RunFailed
-from archipelago.core.failure import kind_of
+from archipelago.core.failure import kind_of, words_of
 from archipelago.core.memory import trim
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
@@ -396,7 +396,7 @@ def _gave_out(error: Exception, directory: Path) -> MachineFailed:
     given = isinstance(error, MachineFailed)
     return MachineFailed(
         error.what if given else "this machine gave out",
-        got=error.got if given else f"{type(error).__name__}: {error}",
+        got=error.got if given else words_of(error),
         where=str(directory),
         fix=f"{_ROOM}, then `archipelago resume {directory}`: what was committed is kept",
     )
