@@ -13,7 +13,7 @@ def _settle(place: str) -> None:
     # A closed terminal tells its whole process group; the coordinator decides what comes of it.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     # It ends when all that it serves have ended, however: then nobody needs its socket.
-    if re.fullmatch(r"archipelago-\d+-\w{8}", os.path.basename(place)):
+    if re.fullmatch(r"\.?archipelago-\d+-\w{8}", os.path.basename(place)):
         atexit.register(shutil.rmtree, place, ignore_errors=True)
 
 

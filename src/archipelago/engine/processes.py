@@ -360,11 +360,11 @@ class _Pool:
     ) -> None:
         worker.process.join(5)
         index, _ = worker.holds.popleft()
-        reason = _reason(worker.process.exitcode)
+        reason, killed = _reason(code := worker.process.exitcode), code is not None and code < 0
         self._stillborn += not worker.born
         self._again(worker, index, reason, "worker", waiting, attempts, early)
         if self._stillborn > self._wanted:
-            raise TaskFailed(
+            raise (MachineFailed if killed else TaskFailed)(
                 "workers end before they are ready",
                 got=reason,
                 where="engine",

@@ -3,6 +3,7 @@
 import atexit
 import multiprocessing
 import os
+import tempfile
 from multiprocessing import forkserver
 from multiprocessing.process import current_process
 
@@ -10,6 +11,8 @@ from archipelago.core.aside import Scratch
 
 __all__ = ["warm"]
 
+_LONGEST = 56
+"""Characters of a folder under which a socket's whole path, of 107 at most, still fits."""
 PLACE = "ARCHIPELAGO_PLACE"
 """Environment variable that `engine.nursery` reads: the folder of its socket, or empty."""
 PRELOAD = (
@@ -45,7 +48,8 @@ def _place() -> str:
     """
     known = current_process()._config  # pyright: ignore[reportAttributeAccessIssue, reportPrivateUsage]
     if known.get("tempdir") is None:
-        made = Scratch.made()
+        long = len(tempfile.gettempdir()) > _LONGEST
+        made = Scratch.made("/tmp" if long else None)  # noqa: S108 - a folder of our own in it
         known["tempdir"] = str(made.path)
         atexit.register(made.remove)
         return known["tempdir"]
