@@ -243,7 +243,8 @@ def parallel(tmp_path_factory, killer):
 
 
 def names(directory):
-    found = (path.relative_to(directory).as_posix() for path in directory.rglob("*"))
+    # Without folders: which of a blob store's are empty depends on when it was cleared.
+    found = (p.relative_to(directory).as_posix() for p in directory.rglob("*") if not p.is_dir())
     return sorted(re.sub(r"^best-\d+", "best-N", name) for name in found)  # it counts up
 
 
@@ -272,19 +273,21 @@ def test_a_kill_leaves_no_worker_no_memory_and_no_lock(parallel, tmp_path, kille
     assert holder(directory / "lock") is None
     assert (directory / "cache" / "sealed_x.npy").exists()
     # As if it had been killed while it wrote each of these.
-    left = (
-        ".run.toml.4194999.tmp",
-        ".report.html.4194999-0a1b2c3d.tmp",
-        ".model.onnx.4194999.partial",
-    )
-    for name in (*left, f"blobs/.{'0' * 40}.tmp"):
+    made = (".run.toml.4194999.tmp", ".report.html.4194999-01234567.tmp", ".best.tmp")
+    for name in (*made, ".model.onnx.4194999.partial", f"blobs/.{'0' * 40}.tmp"):
         (directory / name).touch()
     assert killer(directory, engine="processes")["code"] == 0
     assert (digest(directory), names(directory)) == parallel
-    while (left := list(killer.temporary.iterdir())) and time.monotonic() < ends:
+    ends = time.monotonic() + 20
+    while (left := _temporary(killer)) and time.monotonic() < ends:
         time.sleep(0.05)  # the workers' parent leaves, and its socket goes, when it is alone
     assert not left
     assert set(Path("/dev/shm").iterdir()) == before
+
+
+def _temporary(killer):
+    # onnxruntime writes a file of its own there, `.ses`, in every run.
+    return [path for path in killer.temporary.iterdir() if path.name != ".ses"]
 
 
 def _members(session):
