@@ -3,6 +3,7 @@
 Verbs import what they need when they run: `--help` loads neither torch nor the parts.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -68,5 +69,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a known error is one message and exit status 2, no traceback."""
+    # Named semaphores, which joblib would try at its import, outlive a process that is killed.
+    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
     with spoken(), politely():
         app(arguments)

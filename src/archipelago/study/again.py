@@ -10,8 +10,10 @@ from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["cleared", "prepared_again", "prepared_for", "units_of"]
+__all__ = ["BEFORE", "cleared", "continuation", "prepared_again", "prepared_for", "units_of"]
 
+BEFORE = "before"
+"""Folder of a continued run that holds the run as it was."""
 _WRITTEN = ("*.npy", "shards.json", "fleet.json", "preparation.json")
 """Files of prepared rows."""
 
@@ -49,6 +51,11 @@ def cleared(directory: Path) -> None:
     for folder in [*sorted(directory.rglob("*/"), reverse=True), directory]:
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
+
+
+def continuation(directory: Path) -> Path:
+    """Return where a run that goes on is made, before it takes the place of `directory`."""
+    return directory.with_name(f".{directory.name}.continued")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ from archipelago.journal.identity import lasting
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
-from archipelago.study.again import cleared, prepared_for
+from archipelago.study.again import BEFORE, cleared, continuation, prepared_for
 from archipelago.study.events import Event, shown
 from archipelago.study.gather import ranked, searched
 from archipelago.study.opening import restored
@@ -128,8 +128,7 @@ class Study:
         )
         with journal:
             try:
-                journal.tidy()
-                sweep_scratch()
+                self._tidied(journal)
                 journal.write_text("run.toml", described(self.run))
                 yield from self._line(journal, Watched(engine, journal))
             except (MachineFailed, MemoryError, OSError) as error:
@@ -148,6 +147,14 @@ class Study:
                     engine.close()
                 finally:
                     cleared(self.directory / "cache")
+
+    def _tidied(self, journal: Journal) -> None:
+        """Remove what killed processes left half made. The run's lock is ours: none of it lives."""
+        journal.tidy()
+        sweep_scratch()
+        begun = continuation(self.directory)
+        if not (begun / BEFORE).exists():
+            shutil.rmtree(begun, ignore_errors=True)
 
     def _line(self, journal: Journal, engine: Any) -> Iterator[Event]:
         """From data to report: prepare, the stages one after another, the test, the file."""
