@@ -83,10 +83,17 @@ def sweep(folder: Path, name: str = "") -> None:
 
 @dataclass(slots=True, kw_only=True)
 class Scratch:
-    """A folder that only its owner may enter, for as long as this process wants it."""
+    """A folder that only its owner may enter, for as long as this process wants it.
+
+    Attributes:
+        path: where it lies.
+        owner: number of the process that made it.
+        handle: open on the folder, and locked; -1 once it is removed.
+    """
 
     path: Path
-    _handle: int
+    owner: int
+    handle: int
 
     @classmethod
     def made(cls, folder: str | Path | None = None) -> "Scratch":
@@ -96,14 +103,14 @@ class Scratch:
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=folder))
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         _hold(handle)
-        return cls(path=path, _handle=handle)
+        return cls(path=path, owner=os.getpid(), handle=handle)
 
     def remove(self) -> None:
-        """Remove it with everything in it. Twice is once."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        if self._handle >= 0:
-            os.close(self._handle)
-            self._handle = -1
+        """Remove it with everything in it. Twice is once; a forked child leaves its parent's."""
+        if self.owner == os.getpid() and self.handle >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self.handle)
+            self.handle = -1
 
 
 @contextmanager
