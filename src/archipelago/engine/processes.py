@@ -362,6 +362,7 @@ class _Pool:
         index, _ = worker.holds.popleft()
         reason, killed = _reason(code := worker.process.exitcode), code is not None and code < 0
         self._stillborn += not worker.born
+        attempts[index] -= not worker.born  # it never had the task
         self._again(worker, index, reason, "worker", waiting, attempts, early)
         if self._stillborn > self._wanted:
             raise (MachineFailed if killed else TaskFailed)(
