@@ -180,6 +180,7 @@ def test_control_c_stops_at_a_commit_and_resume_goes_on(file: Path) -> None:
                 break
         events += [json.loads(text) for text in process.stdout]
     assert process.returncode == 130
+    assert not (out / "cache").exists()
     assert events[-1] == {
         "event": "stopped",
         "directory": str(out),

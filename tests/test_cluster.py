@@ -33,6 +33,12 @@ class Pid:
 
 
 @dataclass(frozen=True)
+class Scarce:
+    def __call__(self, context, memory):
+        raise MemoryError
+
+
+@dataclass(frozen=True)
 class Broken:
     def enter(self):
         raise ValueError("no such folder")
@@ -129,6 +135,13 @@ def test_a_task_that_never_ends_is_stopped_by_name_and_the_queued_one_runs(engin
     assert late.error.startswith("ran past the deadline of 0.5 s and was stopped; raise engine.d")
     assert [r.error for r in others] == [None] * 3
     assert max(r.attempts for r in others) == 1
+
+
+def test_a_task_without_memory_is_tried_elsewhere_and_then_the_machines_fault(engine):
+    with pytest.warns(UserWarning, match=r"lost \(MemoryError\); its task runs again"):
+        bad, good = engine.map([Scarce(), Add(1)])
+    assert (bad.error, bad.kind, bad.attempts) == ("MemoryError, 3 times", "machine", 3)
+    assert (good.error, good.kind) == (None, None)
 
 
 def test_a_machine_lost_in_a_round_costs_nothing_but_time(machines, engine):

@@ -176,7 +176,8 @@ def test_a_lost_worker_is_reported_and_its_task_runs_again(pool, tmp_path):
 def test_a_task_that_always_kills_its_worker_fails_with_the_signal(pool):
     with pytest.warns(UserWarning, match="SIGKILL"):
         bad, good = pool.map([Die(), Add(3)])
-    assert "lost 2 times" in bad.error
+    assert "lost 3 times" in bad.error
+    assert (bad.kind, bad.attempts) == ("worker", 3)
     assert "SIGKILL" in bad.error
     assert bad.lost.startswith("SIGKILL")
     assert good.error is None
@@ -276,11 +277,12 @@ def test_all_workers_killed_at_once_are_replaced_and_nothing_is_lost(pool):
 
 
 def test_a_task_that_asks_for_too_much_memory_is_a_value_with_a_reason(pool):
-    bad, good = pool.map([Grow(), Add(2)])
-    assert bad.error.startswith("MemoryError")
+    with pytest.warns(UserWarning, match=r"lost \(MemoryError\); its task runs again"):
+        bad, good = pool.map([Grow(), Add(2)])
+    assert bad.error == "MemoryError, 3 times"
+    assert (bad.kind, bad.attempts, bad.lost) == ("machine", 3, "MemoryError")
     assert good.error is None
-    for worker in list(pool._workers):  # its limit stays with it
-        pool._replace(worker)
+    assert numbers(pool, [Add(n) for n in range(4)]) == [100, 101, 102, 103]  # no limit stays
 
 
 def test_refused_memory_for_the_servers_model_says_what_to_do(pool, monkeypatch):

@@ -3,12 +3,14 @@
 Verbs import what they need when they run: `--help` loads neither torch nor the parts.
 """
 
+import os
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from archipelago.cli import verbs_learn, verbs_run, verbs_ship
+from archipelago.cli.ending import politely
 from archipelago.cli.faults import spoken
 
 __all__ = ["app", "main"]
@@ -67,5 +69,7 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; a known error is one message and exit status 2, no traceback."""
-    with spoken():
+    # Named semaphores, which joblib would try at its import, outlive a process that is killed.
+    os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
+    with spoken(), politely():
         app(arguments)

@@ -1,7 +1,6 @@
 """Data sets as lines of text: which there are, and what one of them holds."""
 
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from archipelago.cli.show import columns
 from archipelago.config.catalog import kinds, part
 from archipelago.config.describe import describe
 from archipelago.config.run import Run
+from archipelago.core.aside import scratch
 from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.data.prepare import Summary
 from archipelago.data.sources.named import NAMED
@@ -75,7 +75,7 @@ def run_of(name: str) -> Run:
 
 def shown(run: Run) -> Iterator[str]:
     """Yield rows, shapes, classes, clients and label skew of a run's data."""
-    with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
+    with scratch() as directory:
         prepared = prepared_for(run, directory)
         signature, summaries = prepared.shards.signature, prepared.summaries
     classes = tuple(getattr(signature.task, "classes", ()))

@@ -143,7 +143,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """Run a finished run again from its journal, and say whether the bits agree."""
-    from archipelago.cli.watch import follow
+    from archipelago.cli.watch import INTERRUPTED, follow
     from archipelago.study.reproduce import Verdict
     from archipelago.study.reproduce import reproduce as again
 
@@ -156,7 +156,14 @@ def reproduce(
             else:
                 yield event
 
-    follow(events(), lambda: None, as_json=False)
+    def stop() -> None:  # a repetition in part can be compared with nothing
+        raise KeyboardInterrupt
+
+    try:
+        follow(events(), stop, as_json=False)
+    except KeyboardInterrupt:
+        print("stopped: nothing was compared")
+        raise typer.Exit(INTERRUPTED) from None
     verdict = found[0]
     counts = ", ".join(f"{count} {what}s" for what, count in verdict.counts.items() if count)
     if verdict.same:

@@ -1,7 +1,7 @@
 """Follows a run on the screen: a live panel, a line a round, or JSON events.
 
 Ctrl-C asks the run to stop at its next commit; a second one stops it at once, and even then nothing
-committed is lost.
+committed is lost. A batch system's polite end, and a terminal that is closed, are heeded like it.
 """
 
 import json
@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Protocol
 
 from rich.console import Console, Group
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from archipelago.cli.board import Board, amount, clock, line, metric
+from archipelago.cli.ending import ENDS
 
 __all__ = ["INTERRUPTED", "follow", "panel"]
 
@@ -142,16 +143,14 @@ def _interrupts(stop: Callable[[], None]) -> Iterator[None]:
             raise KeyboardInterrupt
         asked = True
         # print is not safe inside a signal handler; a bare write is.
-        os.write(2, b"\nstopping at the next commit; Ctrl-C again: at once\n")
+        with suppress(OSError):  # the terminal may be what went away
+            os.write(2, b"\nstopping at the next commit; Ctrl-C again: at once\n")
         stop()
 
-    before = {number: signal.signal(number, on_signal) for number in _SIGNALS}
+    heard = [signal.SIGINT, *(n for n in ENDS if signal.getsignal(n) is not signal.SIG_IGN)]
+    before = {number: signal.signal(number, on_signal) for number in heard}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# A polite end of the process (a batch system's) is heeded like Ctrl-C.
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -15,6 +15,7 @@ from archipelago.client.keeping import terms_of
 from archipelago.client.training import Assignment, Block, Fitted, LocalTraining, Training
 from archipelago.client.workplace import Bench, vector
 from archipelago.core.buffers import join
+from archipelago.core.failure import kind_of, reason_of
 from archipelago.core.seeds import Seed
 from archipelago.core.tree import Layout
 from archipelago.data.augment import Augment
@@ -142,7 +143,9 @@ class FitBlock:
         """Train in the worker."""
         try:
             return bundle(self._together(context, memory))
-        except Exception:  # one client's fault is not its neighbours': each alone, with its reason
+        except Exception as error:  # one client's fault is not its neighbours': each alone
+            if kind_of(error) == "machine":
+                raise
             return bundle(
                 [self._alone(place, context, memory) for place in range(len(self.clients))]
             )
@@ -214,7 +217,9 @@ class FitBlock:
         try:
             return [join(fit(context, memory))]  # the next one uses the same model's memory
         except Exception as error:  # a failed visit is a value with a reason
-            return f"{type(error).__name__}: {error}"
+            if kind_of(error) == "machine":
+                raise
+            return reason_of(error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

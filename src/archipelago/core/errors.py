@@ -9,6 +9,7 @@
   - JournalError       a run directory cannot be opened, read or written
   - UpdateRefused      a client's update failed a check; the round goes on without it
   - TaskFailed         work given to an engine raised, died or ran out of time
+    - MachineFailed    a worker, memory or a disk gave out; the run goes on from its last commit
   - RunFailed          the run as a whole cannot go on
 """
 
@@ -24,6 +25,7 @@ __all__ = [
     "DataError",
     "IncompatibleParts",
     "JournalError",
+    "MachineFailed",
     "MissingExtra",
     "RunFailed",
     "TaskFailed",
@@ -108,11 +110,22 @@ class JournalError(ArchipelagoError, RuntimeError):
 
 
 class UpdateRefused(ArchipelagoError, ValueError):
-    """A client's update failed a check; it is recorded and the round goes on without it."""
+    """A client's update failed a check; it is recorded and the round goes on without it.
+
+    Attributes:
+        kind: of the failure that the engine reports instead of a reply, see `core.failure`; empty
+            where there was a reply.
+    """
+
+    kind = ""
 
 
 class TaskFailed(ArchipelagoError, RuntimeError):
     """Work given to an engine raised, died or ran out of time."""
+
+
+class MachineFailed(TaskFailed):
+    """A worker, memory or a disk gave out: nobody's refusal. What was committed is kept."""
 
 
 class RunFailed(ArchipelagoError, RuntimeError):

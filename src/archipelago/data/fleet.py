@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from archipelago.core.aside import private
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
@@ -96,15 +97,15 @@ class Fleet:
         share = homes.train_rows / homes.train_rows.sum()
         lives = rng.choice(len(share), self.clients, p=share).astype(np.int32)
         panel = np.sort(rng.choice(self.clients, self.panel, replace=False)).tolist()
-        np.save(directory / "fleet_sizes.npy", sizes, allow_pickle=False)
-        np.save(directory / "fleet_homes.npy", lives, allow_pickle=False)
+        np.save(private(directory / "fleet_sizes.npy"), sizes, allow_pickle=False)
+        np.save(private(directory / "fleet_homes.npy"), lives, allow_pickle=False)
         digest = blake2b(homes.fingerprint.encode(), digest_size=16)
         digest.update(sizes.data)
         digest.update(lives.data)
         about = {"seed": [seed.root, *seed.path], "panel": panel}
         digest.update(json.dumps(about).encode())
         about["fingerprint"] = digest.hexdigest()
-        (directory / _ABOUT).write_text(json.dumps(about))
+        private(directory / _ABOUT).write_text(json.dumps(about))
         return FleetShards(directory)
 
 

@@ -7,6 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from archipelago.core.aside import private
 from archipelago.core.errors import ConfigError, DataError, IncompatibleParts, did_you_mean
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
@@ -224,7 +225,7 @@ def prepare(
             spans=owned.spans,
             affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
         )
-        (where / "preparation.json").write_text(preparation.to_json())
+        private(where / "preparation.json").write_text(preparation.to_json())
         return preparation, shards
 
     first = agreed(scaled)

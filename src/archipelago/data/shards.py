@@ -1,6 +1,7 @@
 """Rows on disk in the order of their owners: memory-mapped, fetched by client, tiny to pickle."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archipelago.core.aside import private, private_folder
 from archipelago.core.errors import ArchipelagoError, DataError
 from archipelago.data.key import TestKey
 from archipelago.data.raw import Modality
@@ -282,13 +284,15 @@ class Shards:
             affine: `multiply` and `add`, one a channel: what turns stored integers into inputs.
         """
         home = Path(directory)
-        home.mkdir(parents=True, exist_ok=True)
+        if not home.is_dir():
+            home.parent.mkdir(parents=True, exist_ok=True)
+            private_folder(home)
         digest = blake2b(digest_size=16)
         seen = [rows for train, validation, _ in spans for rows in (train, validation)]
         for stem, parts in (("seen", seen), ("sealed", [test for _, _, test in spans])):
             offsets = np.cumsum([0, *(len(rows) for rows in parts)], dtype=np.int64)
             rows = np.concatenate(parts).astype(np.int64)
-            np.save(home / f"{stem}_offsets.npy", offsets, allow_pickle=False)
+            np.save(private(home / f"{stem}_offsets.npy"), offsets, allow_pickle=False)
             digest.update(offsets.tobytes())
             _write(home / f"{stem}_x.npy", x, rows, digest)
             _write(home / f"{stem}_y.npy", y, rows, digest)
@@ -302,7 +306,7 @@ class Shards:
         }
         digest.update(json.dumps(about, sort_keys=True).encode())
         about["fingerprint"] = digest.hexdigest()
-        (home / "shards.json").write_text(json.dumps(about))
+        private(home / "shards.json").write_text(json.dumps(about))
         return cls(home)
 
 
@@ -366,7 +370,9 @@ def _about(directory: Path) -> dict[str, Any]:
 def _write(path: Path, values: np.ndarray, rows: np.ndarray, digest: Any) -> None:
     """Copy `values[rows]` to a new file in chunks, and into `digest`."""
     shape = (len(rows), *values.shape[1:])
-    out = np.lib.format.open_memmap(path, mode="w+", dtype=values.dtype, shape=shape)
+    out = np.lib.format.open_memmap(private(path), mode="w+", dtype=values.dtype, shape=shape)
+    with path.open("r+b") as file:  # a full disk says so here; a page that is written would kill
+        os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
     step = max(1, _CHUNK // max(1, values[:1].nbytes))
     for low in range(0, len(rows), step):
         chunk = np.ascontiguousarray(values[rows[low : low + step]])

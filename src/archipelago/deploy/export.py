@@ -1,6 +1,5 @@
 """The end of a run: a network, its weights and its preparation become one verified ONNX file."""
 
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from archipelago.core.aside import aside
 from archipelago.core.errors import ConfigError, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
@@ -209,26 +209,26 @@ def _write(
     proto.producer_name, proto.producer_version = KEY, manifest.library
     helper.set_model_props(proto, {KEY: manifest.to_json()})
     onnx.checker.check_model(proto, full_check=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        draft.write_bytes(proto.SerializeToString())
-        session, model = Session.open(draft), trained()
-        difference, relative = None, None
-        # A traced network may have baked in the two rows that it was traced with.
-        noise = Seed(0).numpy().standard_normal((6, *manifest.preparation.shape), "float32")
-        for batch in (noise[:1], noise[1:3], noise[3:]):
-            _compared(session, model, batch, fix)
-        if rows is not None:
-            difference, largest = _compared(session, model, rows, fix)
-            relative = difference / max(1.0, largest)
-            if largest > _DIVERGED:
-                warnings.warn(
-                    f"{path}: a logit of this network is {largest:.3g} on real rows, beyond "
-                    f"{_DIVERGED:.0e}: it has diverged, or inputs are not scaled; do not use it "
-                    "before its scores are checked",
-                    stacklevel=3,
-                )
-        draft.replace(path)
+        with aside(path) as draft:
+            draft.file.write(proto.SerializeToString())
+            draft.file.flush()
+            session, model = Session.open(draft.path), trained()
+            difference, relative = None, None
+            # A traced network may have baked in the two rows that it was traced with.
+            noise = Seed(0).numpy().standard_normal((6, *manifest.preparation.shape), "float32")
+            for batch in (noise[:1], noise[1:3], noise[3:]):
+                _compared(session, model, batch, fix)
+            if rows is not None:
+                difference, largest = _compared(session, model, rows, fix)
+                relative = difference / max(1.0, largest)
+                if largest > _DIVERGED:
+                    warnings.warn(
+                        f"{path}: a logit of this network is {largest:.3g} on real rows, beyond "
+                        f"{_DIVERGED:.0e}: it has diverged, or inputs are not scaled; do not use "
+                        "it before its scores are checked",
+                        stacklevel=3,
+                    )
     except OSError as error:
         raise ConfigError(
             "the model cannot be written",
@@ -236,8 +236,6 @@ def _write(
             where=str(path),
             fix="choose a file in a directory that exists and that you may write to",
         ) from None
-    finally:
-        draft.unlink(missing_ok=True)
     count = 0 if rows is None else len(rows)
     return Shipped(
         path=path,

@@ -9,6 +9,7 @@ import torch
 
 from archipelago.core.buffers import Part
 from archipelago.core.errors import ConfigError
+from archipelago.core.failure import Kind
 
 __all__ = [
     "Buffer",
@@ -18,12 +19,18 @@ __all__ = [
     "Memory",
     "Result",
     "Task",
+    "RETRIES",
     "check_device",
+    "given_up",
     "one_thread",
     "overdue",
 ]
 
 Buffer = Part
+
+RETRIES = 2
+"""How often a task is started again, on a fresh worker, whose worker or machine gave out: whoever
+kills three workers in a row would kill a fourth."""
 
 
 @runtime_checkable
@@ -73,6 +80,7 @@ class Result:
         data: the reply; None when it failed. It may lie in shared memory that the next reply
             overwrites: copy what must outlive the next step of `map`.
         error: why it failed.
+        kind: what failed; None where there is a reply.
         seconds: wall-clock in the worker.
         worker: which one.
         attempts: how often it was started.
@@ -82,6 +90,7 @@ class Result:
     index: int
     data: memoryview | None
     error: str | None = None
+    kind: Kind | None = None
     seconds: float = 0.0
     worker: int = 0
     attempts: int = 1
@@ -126,6 +135,12 @@ def overdue(deadline: float) -> str:
         f"ran past the deadline of {deadline:g} s and was stopped; "
         "raise engine.deadline if its work takes longer"
     )
+
+
+def given_up(kind: Kind, attempts: int, reason: str) -> str:
+    """Return what became of a task whose worker or machine gave out each time it was started."""
+    times = "once" if attempts == 1 else f"{attempts} times"
+    return f"{reason}, {times}" if kind == "machine" else f"its worker was lost {times}: {reason}"
 
 
 def check_device(name: str) -> None:

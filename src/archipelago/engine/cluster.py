@@ -16,9 +16,10 @@ import torch
 
 from archipelago.core.buffers import join
 from archipelago.core.checks import at_least, between
-from archipelago.core.errors import ConfigError, MissingExtra, TaskFailed
+from archipelago.core.errors import ConfigError, MachineFailed, MissingExtra, TaskFailed
+from archipelago.core.failure import Kind, kind_of, words_of
 from archipelago.core.memory import keep
-from archipelago.engine.base import Buffer, Result, overdue
+from archipelago.engine.base import RETRIES, Buffer, Result, given_up, overdue
 
 __all__ = ["Cluster"]
 
@@ -43,7 +44,8 @@ class Cluster:
         address: of the cluster's head, `host:6379`, or `auto`; empty starts one on this machine.
         workers: how many; 0 takes one a core of the whole cluster.
         deadline: seconds that one task may take before its worker is killed.
-        retries: how often a task whose worker or machine was lost is started again, elsewhere.
+        retries: how often a task whose worker or machine gave out is started again, elsewhere;
+            then the run stops, and `resume` goes on.
         device: where clients train: `cpu`, or `cuda` where each machine's torch sees one.
 
     References:
@@ -54,7 +56,7 @@ class Cluster:
     address: str = ""
     workers: int = 0
     deadline: float = 600.0
-    retries: int = 1
+    retries: int = RETRIES
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -152,15 +154,17 @@ class _Actor:
         self._context = pickle.loads(context).enter()  # noqa: S301 - from our own coordinator
         return os.getpid()
 
-    def run(self, alive: int, task: Any) -> tuple[str | None, float, np.ndarray | None]:
-        """Run one task; a failed one is a value with a reason."""
+    def run(
+        self, alive: int, task: Any
+    ) -> tuple[str | None, Kind | None, float, np.ndarray | None]:
+        """Run one task; a failed one is a value with a reason and a kind."""
         self._memory.forget(alive)
         began = time.perf_counter()
         try:
             data = np.frombuffer(join(task(self._context, self._memory)), np.uint8)
         except Exception as error:  # a failed task is a value with a reason
-            return f"{type(error).__name__}: {error}", time.perf_counter() - began, None
-        return None, time.perf_counter() - began, data
+            return words_of(error), kind_of(error), time.perf_counter() - began, None
+        return None, None, time.perf_counter() - began, data
 
 
 @dataclass(slots=True, eq=False)
@@ -251,7 +255,7 @@ class _Actors:
         try:
             ref = self._ray.put(data)
         except self._ray.exceptions.ObjectStoreFullError as error:
-            raise TaskFailed(
+            raise MachineFailed(
                 "no shared memory left in the cluster",
                 got=f"{data.nbytes} bytes",
                 fix="free memory",
@@ -398,11 +402,16 @@ class _Actors:
     def _arrived(self, worker: _Worker, batch: _Batch) -> None:
         index, reply = worker.holds.popleft()
         try:
-            error, seconds, data = self._ray.get(reply)
-        except self._ray.exceptions.RayTaskError as failed:  # before the task: it cannot be read
+            error, kind, seconds, data = self._ray.get(reply)
+        except self._ray.exceptions.RayTaskError as failed:  # before or behind the task
             error, seconds, data = f"the worker could not read it: {failed.cause}", 0.0, None
+            full = isinstance(failed.cause, self._ray.exceptions.ObjectStoreFullError)
+            kind = "machine" if full else kind_of(failed.cause)
         except self._ray.exceptions.RayError as lost:
-            self._lost(worker, index, lost, batch)
+            self._lost(worker, index, _reason(lost), "worker", batch)
+            return
+        if kind == "machine":  # what it could not get, a fresh worker may
+            self._lost(worker, index, error or "", kind, batch)
             return
         worker.since = time.monotonic()
         if index is None:
@@ -411,24 +420,27 @@ class _Actors:
             index=index,
             data=None if data is None else memoryview(data),
             error=error,
+            kind=kind,
             seconds=seconds,
             worker=worker.number,
             attempts=batch.attempts[index],
             lost=batch.lost.pop(index, ""),
         )
 
-    def _lost(self, worker: _Worker, index: int | None, lost: Exception, batch: _Batch) -> None:
+    def _lost(
+        self, worker: _Worker, index: int | None, reason: str, kind: Kind, batch: _Batch
+    ) -> None:
         # A killed actor fails its own task and the queued one: the latter was never started.
         self._take_back(worker, batch)
         self._replace(worker)
-        reason = _reason(lost)
         if index is None:
             return
         if batch.attempts[index] > self._options.retries:
             batch.early[index] = Result(
                 index=index,
                 data=None,
-                error=f"its worker was lost {batch.attempts[index]} times: {reason}",
+                error=given_up(kind, batch.attempts[index], reason),
+                kind=kind,
                 worker=worker.number,
                 attempts=batch.attempts[index],
                 lost=reason,
@@ -451,6 +463,7 @@ class _Actors:
             index=index,
             data=None,
             error=overdue(self._options.deadline),
+            kind="deadline",
             seconds=self._options.deadline,
             worker=worker.number,
             attempts=batch.attempts[index],

@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 from archipelago.core.buffers import as_bytes, length
 from archipelago.core.checks import at_least, between
-from archipelago.core.errors import TaskFailed
-from archipelago.engine.base import Buffer, Result, check_device, overdue
+from archipelago.core.errors import MachineFailed, TaskFailed
+from archipelago.core.failure import Kind
+from archipelago.engine.base import RETRIES, Buffer, Result, check_device, given_up, overdue
 from archipelago.engine.warm import warm
-from archipelago.engine.worker import DEPTH, Shared, work
+from archipelago.engine.worker import DEPTH, Answer, Shared, work
 
 __all__ = ["Processes"]
 
@@ -37,14 +38,15 @@ class Processes:
     Attributes:
         workers: how many; 0 takes one a core.
         deadline: seconds that one task may take before its worker is killed.
-        retries: how often a task whose worker died is started again.
+        retries: how often a task whose worker or memory gave out is started again, on a fresh one;
+            then the run stops, and `resume` goes on.
         device: where clients train: `cpu`, or `cuda` where torch sees one.
     """
 
     kind: Literal["processes"] = "processes"
     workers: int = 0
     deadline: float = 600.0
-    retries: int = 1
+    retries: int = RETRIES
     device: str = "cpu"
 
     def __post_init__(self) -> None:
@@ -169,7 +171,7 @@ class _Pool:
         except OSError as error:
             if fd >= 0:
                 os.close(fd)
-            raise TaskFailed(
+            raise MachineFailed(
                 "no shared memory left",
                 got=f"{size} bytes: {error}",
                 where="the server's model",
@@ -314,7 +316,7 @@ class _Pool:
                 worker.born = worker.ready = True
                 worker.since, self._stillborn = time.monotonic(), 0
             else:
-                self._arrived(worker, answer, attempts, early)
+                self._arrived(worker, answer, waiting, attempts, early)
         now = time.monotonic()
         for worker in busy:
             if worker in self._workers and worker.holds and self._due(worker) <= now:
@@ -326,18 +328,23 @@ class _Pool:
     def _arrived(
         self,
         worker: _Worker,
-        answer: tuple[int, str | None, float],
+        answer: Answer,
+        waiting: deque[int],
         attempts: list[int],
         early: dict[int, Result],
     ) -> None:
-        size, error, seconds = answer
+        size, error, kind, seconds = answer
         index, slot = worker.holds.popleft()
+        if kind == "machine":  # what it could not get, a fresh worker may
+            self._again(worker, index, error or "", kind, waiting, attempts, early)
+            return
         worker.unread[index] = slot
         worker.since = time.monotonic()
         early[index] = Result(
             index=index,
             data=worker.slots[slot].view(size) if error is None else None,
             error=error,
+            kind=kind,
             seconds=seconds,
             worker=worker.number,
             attempts=attempts[index],
@@ -353,14 +360,38 @@ class _Pool:
     ) -> None:
         worker.process.join(5)
         index, _ = worker.holds.popleft()
-        self._lost[index] = reason = _reason(worker.process.exitcode)
-        self._take_back(worker, waiting, attempts)
+        reason, killed = _reason(code := worker.process.exitcode), code is not None and code < 0
         self._stillborn += not worker.born
+        attempts[index] -= not worker.born  # it never had the task
+        self._again(worker, index, reason, "worker", waiting, attempts, early)
+        if self._stillborn > self._wanted:
+            raise (MachineFailed if killed else TaskFailed)(
+                "workers end before they are ready",
+                got=reason,
+                where="engine",
+                fix='in a script, start the work under `if __name__ == "__main__":`; if they were '
+                "killed, free memory or lower engine.workers; engine.kind = 'serial' needs none",
+            )
+
+    def _again(  # noqa: PLR0917 - the state of one `map`
+        self,
+        worker: _Worker,
+        index: int,
+        reason: str,
+        kind: Kind,
+        waiting: deque[int],
+        attempts: list[int],
+        early: dict[int, Result],
+    ) -> None:
+        """Start a task again on a fresh worker, or give it up."""
+        self._lost[index] = reason
+        self._take_back(worker, waiting, attempts)
         if attempts[index] > self._retries:
             early[index] = Result(
                 index=index,
                 data=None,
-                error=f"its worker was lost {attempts[index]} times: {reason}",
+                error=given_up(kind, attempts[index], reason),
+                kind=kind,
                 worker=worker.number,
                 attempts=attempts[index],
                 lost=reason,
@@ -369,14 +400,6 @@ class _Pool:
             warnings.warn(f"a worker was lost ({reason}); its task runs again", stacklevel=2)
             waiting.appendleft(index)
         self._replace(worker)
-        if self._stillborn > self._wanted:
-            raise TaskFailed(
-                "workers end before they are ready",
-                got=reason,
-                where="engine",
-                fix='in a script, start the work under `if __name__ == "__main__":`; if they were '
-                "killed, free memory or lower engine.workers; engine.kind = 'serial' needs none",
-            )
 
     def _overdue(
         self,
@@ -391,6 +414,7 @@ class _Pool:
             index=index,
             data=None,
             error=overdue(self._deadline),
+            kind="deadline",
             seconds=self._deadline,
             worker=worker.number,
             attempts=attempts[index],

@@ -1,13 +1,16 @@
 """One task after another, here: the reference that every other engine equals."""
 
+import gc
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from archipelago.core.buffers import join, joined
 from archipelago.core.errors import TaskFailed
-from archipelago.engine.base import Buffer, Result, check_device, one_thread
+from archipelago.core.failure import kind_of, words_of
+from archipelago.core.memory import trim
+from archipelago.engine.base import RETRIES, Buffer, Result, check_device, given_up, one_thread
 
 __all__ = ["Serial"]
 
@@ -68,6 +71,18 @@ class _Running:
             yield self._run(index, task)
 
     def _run(self, index: int, task: Any) -> Result:
+        result, lost, attempts = self._tried(index, task), "", 1
+        while result.kind == "machine":
+            lost = result.error or ""
+            if attempts > RETRIES:
+                result = replace(result, error=given_up("machine", attempts, lost))
+                break
+            gc.collect()  # no fresh worker here: what this one can give back it does
+            trim()
+            result, attempts = self._tried(index, task), attempts + 1
+        return replace(result, attempts=attempts, lost=lost) if lost else result
+
+    def _tried(self, index: int, task: Any) -> Result:
         began = time.perf_counter()
         try:
             with one_thread():
@@ -76,7 +91,8 @@ class _Running:
             return Result(
                 index=index,
                 data=None,
-                error=f"{type(error).__name__}: {error}",
+                error=words_of(error),
+                kind=kind_of(error),
                 seconds=time.perf_counter() - began,
             )
         return Result(index=index, data=data, seconds=time.perf_counter() - began)

@@ -17,12 +17,17 @@ from typing import Any
 import torch
 
 from archipelago.core.buffers import as_bytes, length
+from archipelago.core.failure import Kind, kind_of, words_of
 from archipelago.core.memory import keep
 
-__all__ = ["DEPTH", "Shared", "Slot", "map_file", "work"]
+__all__ = ["DEPTH", "Answer", "Shared", "Slot", "map_file", "work"]
 
 DEPTH = 2
 """Tasks that a worker holds: one runs, one waits, so that it never idles between two."""
+
+
+Answer = tuple[int, str | None, Kind | None, float]
+"""Bytes of the reply, why there is none, what failed, and wall-clock seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +127,9 @@ def work(calls: Connection, life: Connection, context: bytes, slots: tuple[str, 
             if isinstance(entered, Exception):
                 raise entered
             size = replies[slot].write(task(entered, memory))
-            answer: tuple[int, str | None, float] = (size, None, time.perf_counter() - began)
+            answer: Answer = (size, None, None, time.perf_counter() - began)
         except Exception as error:  # a failed task is a value with a reason
-            text = f"{type(error).__name__}: {error}"
-            answer = (0, text, time.perf_counter() - began)
+            answer = (0, words_of(error), kind_of(error), time.perf_counter() - began)
         del task
         try:
             calls.send(answer)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from archipelago.core.errors import UpdateRefused
+from archipelago.core.errors import MachineFailed, UpdateRefused
+from archipelago.core.failure import MACHINES, Kind
 from archipelago.core.update import Update
 from archipelago.wire.frame import Frame, unpack
 
@@ -16,7 +17,7 @@ __all__ = ["FAILED", "Said", "failed", "parted", "scored", "summed", "unread", "
 FAILED = "the client's work failed"
 """How what is said of a client begins whose engine gives a reason instead of a reply."""
 
-_UNREAD = ("DataError:", "FileNotFoundError:", "PermissionError:", "OSError:")
+_AGAIN = "free memory or disk, or lower engine.workers; `archipelago resume DIR` goes on"
 
 
 class Said(NamedTuple):
@@ -35,15 +36,27 @@ class Said(NamedTuple):
     nbytes: int
 
 
-def failed(reason: str | None) -> UpdateRefused:
-    """Return what is said of a client whose work failed: the first line of the reason goes on."""
+def failed(reason: str | None, kind: Kind | None = None) -> UpdateRefused:
+    """Return what is said of a client whose work failed: the first line of the reason goes on.
+
+    Args:
+        reason: in words.
+        kind: what failed; None is the client's work.
+
+    Raises:
+        MachineFailed: a worker or a machine failed: no client refused anything.
+    """
     first = (reason or "no reply").strip().partition("\n")[0]
-    return UpdateRefused(f"{FAILED}: {first[:200]}", got=reason if reason != first else None)
+    if kind in MACHINES:
+        raise MachineFailed("a machine failed, not a client", got=first[:400], fix=_AGAIN)
+    refusal = UpdateRefused(f"{FAILED}: {first[:200]}", got=reason if reason != first else None)
+    refusal.kind = kind or "work"
+    return refusal
 
 
 def unread(refusal: UpdateRefused) -> bool:
     """Whether a client's work failed because its files could not be read."""
-    return refusal.what.startswith(tuple(f"{FAILED}: {name}" for name in _UNREAD))
+    return refusal.kind == "data"
 
 
 def parted(data: memoryview, scalars: int) -> tuple[memoryview, torch.Tensor]:

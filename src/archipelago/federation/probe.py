@@ -83,7 +83,7 @@ def probe(
             )
             try:
                 if result.data is None:
-                    raise failed(result.error)
+                    raise failed(result.error, result.kind)
                 vectors[branch.number][client] = scored(
                     result.data,
                     client=client,

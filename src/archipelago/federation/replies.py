@@ -9,6 +9,7 @@ from torch import Tensor
 
 from archipelago.aggregate.mean import Folding
 from archipelago.core.errors import UpdateRefused
+from archipelago.core.failure import read_reason
 from archipelago.core.meter import MeterRow
 from archipelago.core.update import Update
 from archipelago.engine.base import Result
@@ -65,25 +66,36 @@ def answers(federation: Federation, job: Sequence[Visit], result: Result) -> Ite
         yield answer
 
 
-def _replies(job: Sequence[Visit], result: Result) -> Sequence[memoryview | str]:
+def _replies(job: Sequence[Visit], result: Result) -> Sequence[memoryview | UpdateRefused]:
     """Return each visit's frame, or why there is none; one for all of them where they are summed.
 
     Raises:
         UpdateRefused: a block's reply is not a bundle of frames.
+        MachineFailed: a worker or a machine failed.
     """
     if result.data is None:
-        return [result.error or "no reply"] * len(job)
+        refusal = failed(result.error, result.kind)
+        return [refusal] * len(job)
     if len(job) == 1:
         return [result.data]
-    replies = unbundle(result.data)
+    replies = [
+        reply if isinstance(reply, memoryview) else _said(reply) for reply in unbundle(result.data)
+    ]
     if len(replies) not in (1, len(job)):
         raise UpdateRefused("a bundle of replies to other tasks", got=f"{len(replies)} replies")
     return replies
 
 
-def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) -> list[Answer]:
-    if isinstance(reply, str):
-        raise failed(reply)
+def _said(text: str) -> UpdateRefused:
+    kind, words = read_reason(text)
+    return failed(words, kind)
+
+
+def _sum(
+    federation: Federation, job: Sequence[Visit], reply: memoryview | UpdateRefused
+) -> list[Answer]:
+    if isinstance(reply, UpdateRefused):
+        raise reply
     branch, aggregator = job[0].side.branch, summing(federation, job)
     if aggregator is None:
         raise UpdateRefused("a sum of updates, where each one was asked for")
@@ -109,10 +121,10 @@ def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) 
     return found
 
 
-def _read(federation: Federation, visit: Visit, reply: memoryview | str) -> Answer:
+def _read(federation: Federation, visit: Visit, reply: memoryview | UpdateRefused) -> Answer:
     branch, terms, kept = visit.side.branch, visit.side.terms, None
-    if isinstance(reply, str):
-        return Answer(visit=visit, refused=failed(reply))
+    if isinstance(reply, UpdateRefused):
+        return Answer(visit=visit, refused=reply)
     stays = 0 if visit.kept is None else visit.kept.nbytes
     answer = Answer(visit=visit, nbytes=max(0, reply.nbytes - stays))
     try:

@@ -256,7 +256,7 @@ def evaluate(
             )
             try:
                 if result.data is None:
-                    raise failed(result.error)
+                    raise failed(result.error, result.kind)
                 vectors[branch.number][client] = scored(
                     result.data,
                     client=client,

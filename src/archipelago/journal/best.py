@@ -8,7 +8,20 @@ from pathlib import Path
 from archipelago.core.failpoint import failpoint
 from archipelago.journal.files import Buffer, flush_folder, guarded, write_aside
 
-__all__ = ["replace_best"]
+__all__ = ["replace_best", "swept_best"]
+
+
+_ASIDE = ".best.tmp"
+
+
+def swept_best(directory: Path) -> None:
+    """Remove what an interrupted `replace_best` left; for the holder of the run's lock."""
+    link = directory / "best"
+    current = os.readlink(link) if link.is_symlink() else ""
+    for folder in directory.glob("best-*"):
+        if folder.name != current and folder.name.removeprefix("best-").isdigit():
+            shutil.rmtree(folder)
+    (directory / _ASIDE).unlink(missing_ok=True)
 
 
 def replace_best(directory: Path, files: Mapping[str, Buffer]) -> Path:
@@ -20,16 +33,13 @@ def replace_best(directory: Path, files: Mapping[str, Buffer]) -> Path:
     link = directory / "best"
     with guarded(directory, link):
         current = os.readlink(link) if link.is_symlink() else ""
-        for folder in directory.glob("best-*"):
-            if folder.name != current and folder.name.removeprefix("best-").isdigit():
-                shutil.rmtree(folder)
+        swept_best(directory)
         fresh = directory / f"best-{int(current.rpartition('-')[2] or 0) + 1}"
         fresh.mkdir()
         for name, data in files.items():
             write_aside(fresh / name, [data])
         flush_folder(fresh)
-        aside = directory / ".best.tmp"
-        aside.unlink(missing_ok=True)
+        aside = directory / _ASIDE
         aside.symlink_to(fresh.name)
         failpoint("best-before")
         aside.replace(link)

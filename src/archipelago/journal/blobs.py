@@ -5,9 +5,10 @@ from collections.abc import Collection
 from hashlib import blake2b
 from pathlib import Path
 
+from archipelago.core.aside import aside
 from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import failpoint
-from archipelago.journal.files import Buffer, flush_folder, guarded, write_aside
+from archipelago.journal.files import Buffer, flush_folder, guarded
 
 __all__ = ["Blobs"]
 
@@ -44,12 +45,12 @@ class Blobs:
         failpoint("before-blob")
         with guarded(self._directory, path):
             if not path.parent.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                path.parent.mkdir(0o700, parents=True, exist_ok=True)
                 self._unsettled |= {self._root, self._directory}
             if not (path.is_file() and _digest(path.read_bytes()) == digest):
-                aside = self._root / f".{digest}.tmp"
-                write_aside(aside, views)
-                aside.replace(path)
+                with aside(path, mode=0o600) as made:
+                    for view in views:
+                        made.file.write(view)
             self._unsettled.add(path.parent)
         return digest
 
@@ -89,6 +90,12 @@ class Blobs:
                         freed += path.stat().st_size
                         path.unlink()
         return freed
+
+    def tidy(self) -> None:
+        """Delete unfinished files; for the holder of the run's lock."""
+        with guarded(self._directory, self._root):
+            for path in (*self._root.glob(".*.tmp"), *self._root.glob("*/.*.tmp")):
+                path.unlink(missing_ok=True)
 
     def _unusable(self, what: str, path: Path) -> JournalError:
         return JournalError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from archipelago.core.aside import aside
 from archipelago.core.errors import JournalError
 
 __all__ = ["Buffer", "flush_folder", "guarded", "write_aside", "write_atomic"]
@@ -79,9 +80,9 @@ def write_aside(path: Path, buffers: Iterable[Buffer]) -> None:
         raise
 
 
-def write_atomic(path: Path, buffers: Iterable[Buffer]) -> None:
-    """Replace `path` in one rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write_aside(aside, buffers)
-    aside.replace(path)
+def write_atomic(path: Path, buffers: Iterable[Buffer], *, mode: int = 0o666) -> None:
+    """Replace `path` in one rename; `mode` is of a file that is made, less the umask."""
+    with aside(path, mode=mode) as made:
+        for buffer in buffers:
+            made.file.write(buffer)
     flush_folder(path.parent)

@@ -3,11 +3,11 @@
 import os
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from archipelago.core.aside import scratch
 from archipelago.core.errors import JournalError
 from archipelago.journal.files import flush_folder, write_atomic
 from archipelago.journal.lock import Lock
@@ -36,8 +36,7 @@ class Finding:
 def fitness(directory: str | Path) -> list[Finding]:
     """Try in `directory` what a journal relies on; leave nothing behind."""
     try:
-        with tempfile.TemporaryDirectory(prefix=".archipelago-", dir=directory) as name:
-            place = Path(name)
+        with scratch(directory) as place:
             return [
                 _try("lock (flock)", _locks, place),
                 _try("write-ahead log (SQLite)", _logs, place),

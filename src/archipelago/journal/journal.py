@@ -11,13 +11,14 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from archipelago.core.aside import private_folder, sweep
 from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import failpoint
 from archipelago.core.meter import COLUMNS, MeterRow
 from archipelago.core.trial import Outcome
 from archipelago.journal import queries
 from archipelago.journal.beside import Beside
-from archipelago.journal.best import replace_best
+from archipelago.journal.best import replace_best, swept_best
 from archipelago.journal.blobs import Blobs
 from archipelago.journal.files import Buffer, guarded, write_atomic
 from archipelago.journal.foreign import refuse_foreign
@@ -99,7 +100,8 @@ class Journal:
         directory = Path(directory)
         with guarded(directory, directory):
             made = not directory.exists()
-            directory.mkdir(parents=True, exist_ok=True)
+            # Whoever else could write here could put a folder of their own where rows will lie.
+            directory.mkdir(0o755, parents=True, exist_ok=True)
             if not (directory / DATABASE).exists():
                 refuse_foreign(directory)
             lock = None if (directory / DATABASE).exists() else Lock(directory / "lock")
@@ -113,7 +115,7 @@ class Journal:
                     "or choose another directory",
                 )
             try:
-                (directory / "blobs").mkdir(exist_ok=True)
+                private_folder(directory / "blobs")
                 build(directory, meta)
                 return cls(directory, connect(directory, write=True), lock, made=made)
             except BaseException:
@@ -182,6 +184,20 @@ class Journal:
         before. A journal is for one thread of the caller's.
         """
         self._writer.do(work)
+
+    def tidy(self) -> None:
+        """Remove what a killed writer of this run left half made.
+
+        Raises:
+            JournalError: opened for reading only, or the disk refuses.
+        """
+        if self._lock is None:
+            raise self._read_only()
+        with guarded(self.directory, self.directory):
+            for folder in (self.directory, self.directory / "clients", self.directory / "budgets"):
+                sweep(folder)
+            swept_best(self.directory)
+            self._blobs.tidy()
 
     def settle(self) -> None:
         """Return when everything is written.
@@ -460,9 +476,7 @@ class Journal:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside is written, or nothing."""
         if self._lock is None:
-            raise JournalError(
-                "opened for reading only", where=str(self.directory), fix="open with write=True"
-            )
+            raise self._read_only()
         with guarded(self.directory, self._path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -472,6 +486,10 @@ class Journal:
                 if self._connection.in_transaction:  # SQLite has rolled back where the disk failed
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _read_only(self) -> JournalError:
+        where, fix = str(self.directory), "open with write=True"
+        return JournalError("opened for reading only", where=where, fix=fix)
 
     def _guard(self, rows: Iterator[_Row]) -> Iterator[_Row]:
         with guarded(self.directory, self._path):

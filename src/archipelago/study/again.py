@@ -1,17 +1,19 @@
 """A run's data, prepared; and read again after the run: the same rows, or a refusal."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from archipelago.config.run import Run
+from archipelago.core.aside import scratch
 from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["cleared", "prepared_again", "prepared_for", "units_of"]
+__all__ = ["BEFORE", "cleared", "continuation", "prepared_again", "prepared_for", "units_of"]
 
+BEFORE = "before"
+"""Folder of a continued run that holds the run as it was."""
 _WRITTEN = ("*.npy", "shards.json", "fleet.json", "preparation.json")
 """Files of prepared rows."""
 
@@ -51,6 +53,11 @@ def cleared(directory: Path) -> None:
             folder.rmdir()
 
 
+def continuation(directory: Path) -> Path:
+    """Return where a run that goes on is made, before it takes the place of `directory`."""
+    return directory.with_name(f".{directory.name}.continued")
+
+
 @contextmanager
 def prepared_again(run: Run, fingerprint: str, directory: Path) -> Iterator[Prepared]:
     """Yield the prepared rows of a run; they are removed afterwards.
@@ -63,7 +70,7 @@ def prepared_again(run: Run, fingerprint: str, directory: Path) -> Iterator[Prep
     Raises:
         JournalError: the data changed since.
     """
-    with tempfile.TemporaryDirectory(prefix="archipelago-") as folder:
+    with scratch() as folder:
         prepared = prepared_for(run, folder)
         if fingerprint and prepared.shards.fingerprint != fingerprint:
             raise JournalError(

@@ -15,14 +15,12 @@ from archipelago.core.checks import at_least
 from archipelago.core.errors import JournalError
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
-from archipelago.study.again import prepared_again
+from archipelago.study.again import BEFORE, continuation, prepared_again
 from archipelago.study.gather import searched
 from archipelago.study.search import Study
 
 __all__ = ["BEFORE", "extend"]
 
-BEFORE = "before"
-"""Folder of a continued run that holds the run as it was."""
 _KEPT = ("statistics", "search")
 """Phases that the new run takes over; the others are done again."""
 
@@ -36,7 +34,7 @@ def extend(directory: str | Path, trials: int) -> Study:
     """
     directory = Path(directory)
     at_least("--trials", trials, 1, fix="ask for more candidates, e.g. --trials +20")
-    aside = directory.with_name(f".{directory.name}.continued")
+    aside = continuation(directory)
     if not directory.exists() and (aside / "journal.sqlite").is_file():
         aside.rename(directory)  # killed between the two renames below
         return _study(directory)

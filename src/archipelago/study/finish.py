@@ -40,6 +40,7 @@ def finish(directory: Path, run: Run, prepared: Prepared, outcome: Outcome) -> n
     journal = Journal.open(home, write=True) if begun else Journal.create(home, meta=meta)
     with journal:
         try:
+            journal.tidy()
             return _trained(journal, engine, run, prepared, outcome)
         finally:
             engine.close()

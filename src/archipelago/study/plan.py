@@ -5,7 +5,6 @@ the estimator's own rule; minutes come from timing one client's round here and n
 """
 
 import os
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from math import ceil
@@ -17,6 +16,7 @@ import torch
 
 from archipelago.client.training import Assignment
 from archipelago.config.run import Run
+from archipelago.core.aside import scratch
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
@@ -107,7 +107,7 @@ def plan(run: Run) -> Plan:
         ConfigError: the parts do not fit together, or no architecture meets the constraints.
     """
     seed = Seed(run.seed)
-    with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
+    with scratch() as directory:
         prepared = prepared_for(run, directory)
         shards = prepared.shards
         run.check_clients(len(shards.training))

@@ -1,6 +1,5 @@
 """Runs a finished run again, from its journal's own run file, and says whether the bits agree."""
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archipelago.config.load import loads
+from archipelago.core.aside import scratch
 from archipelago.core.errors import JournalError
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
@@ -55,8 +55,8 @@ def reproduce(directory: str | Path, out: str | Path | None = None) -> Iterator[
         fingerprint = last.state["fingerprint"]
     with prepared_again(run, fingerprint, directory):
         pass
-    with tempfile.TemporaryDirectory(prefix="archipelago-") as folder:
-        place = Path(out) if out is not None else Path(folder) / "again"
+    with scratch() as folder:
+        place = Path(out) if out is not None else folder / "again"
         yield from search(run, place).events()
         yield differences(directory, place)
 

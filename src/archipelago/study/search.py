@@ -17,8 +17,10 @@ from archipelago.client.training import tuned
 from archipelago.client.workplace import Workplace
 from archipelago.config.load import described, loads
 from archipelago.config.run import Run
+from archipelago.core.aside import private_folder, sweep_scratch
 from archipelago.core.clock import Clock
-from archipelago.core.errors import ArchipelagoError, ConfigError, RunFailed
+from archipelago.core.errors import ArchipelagoError, ConfigError, MachineFailed, RunFailed
+from archipelago.core.failure import kind_of, words_of
 from archipelago.core.memory import trim
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
@@ -33,7 +35,7 @@ from archipelago.journal.identity import lasting
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
-from archipelago.study.again import cleared, prepared_for
+from archipelago.study.again import BEFORE, cleared, continuation, prepared_for
 from archipelago.study.events import Event, shown
 from archipelago.study.gather import ranked, searched
 from archipelago.study.opening import restored
@@ -44,6 +46,9 @@ from archipelago.study.verdict import Tested
 from archipelago.study.watched import Watched
 
 __all__ = ["Event", "Result", "Study", "resume", "search"]
+
+
+_ROOM = "free memory, disk or open files, or lower engine.workers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +129,13 @@ class Study:
         )
         with journal:
             try:
+                self._tidied(journal)
                 journal.write_text("run.toml", described(self.run))
                 yield from self._line(journal, Watched(engine, journal))
+            except (MachineFailed, MemoryError, OSError) as error:
+                if isinstance(error, OSError) and kind_of(error) != "machine":
+                    raise
+                raise _gave_out(error, self.directory) from error
             except ArchipelagoError:
                 # Nothing was trained: the same command shall work once the fault is mended.
                 if not self.resumed and {c.kind for c in journal.commits()} <= {"prepared"}:
@@ -133,13 +143,25 @@ class Study:
                     journal.discard()
                 raise
             finally:
-                engine.close()
+                # However it ends: prepared rows, sealed ones too, lie there for the run only.
+                try:
+                    engine.close()
+                finally:
+                    cleared(self.directory / "cache")
+
+    def _tidied(self, journal: Journal) -> None:
+        """Remove what killed processes left half made. The run's lock is ours: none of it lives."""
+        journal.tidy()
+        sweep_scratch()
+        begun = continuation(self.directory)
+        if not (begun / BEFORE).exists():
+            shutil.rmtree(begun, ignore_errors=True)
 
     def _line(self, journal: Journal, engine: Any) -> Iterator[Event]:
         """From data to report: prepare, the stages one after another, the test, the file."""
         run, cache, clock = self.run, self.directory / "cache", Clock()
         cleared(cache)
-        cache.mkdir(exist_ok=True)
+        private_folder(cache)
         # A run that goes on has its verdict in the journal, with what asking for it cost.
         prepared = prepared_for(run, cache, judged=journal.last(full=True) is None)
         shards = prepared.shards
@@ -166,6 +188,7 @@ class Study:
             if self._stopping:
                 self._profiled(journal, clock)
                 journal.note("stopped", {"phase": name})
+                cleared(cache)
                 again = f"archipelago resume {self.directory}"
                 yield Event("stopped", {"directory": str(self.directory), "resume": again})
                 return
@@ -382,6 +405,17 @@ def resume(
         if previous and (commit := journal.previous()):
             journal.rollback(commit.number)
     return Study(run, path, resumed=True, profile=profile)
+
+
+def _gave_out(error: Exception, directory: Path) -> MachineFailed:
+    """Return what is said where a machine ended the run: its commit is kept."""
+    given = isinstance(error, MachineFailed)
+    return MachineFailed(
+        error.what if given else "this machine gave out",
+        got=error.got if given else words_of(error),
+        where=str(directory),
+        fix=f"{_ROOM}, then `archipelago resume {directory}`: what was committed is kept",
+    )
 
 
 def _advice(reasons: Sequence[str]) -> str:
