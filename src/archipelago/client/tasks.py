@@ -108,8 +108,9 @@ class FitBlock:
     """Train one branch's model for a block of clients in one go; reply with a frame for each.
 
     With an `aggregator` it replies with their `sum`: one update's bytes instead of one a client,
-    and what each client would have said beside its update. Where the sum or a loss is not finite, or
-    a client has no rows, it replies with a frame for each all the same, so that the one at fault is found.
+    and what each client would have said beside its update. Where the sum or a loss is not finite,
+    or a client has no rows, it replies with a frame for each all the same: the one at fault is
+    found.
 
     Attributes:
         clients: whose rows.

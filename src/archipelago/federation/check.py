@@ -23,7 +23,7 @@ _WILD = "the update holds numbers that are not finite"
 _KEPT = "a client would keep numbers that are not finite"
 _LOSS = "the training loss is not finite"
 _SLOWER = "lower client.learning_rate or set client.clip"
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = 3.5e38
 """Of a loss: it is worked out in float32."""
 
 _UPDATE = frozenset({"client", "branch", "round", "examples", "seen", "steps", "metrics"})
@@ -51,7 +51,8 @@ class Said(NamedTuple):
 
 def failed(reason: str | None) -> UpdateRefused:
     """Return what is said of a client whose work failed: the first line of the reason goes on."""
-    text = "".join(c if c.isprintable() or c == "\n" else " " for c in (reason or "no reply")[:10_000])
+    said = (reason or "no reply")[:10_000]  # printed in terminals, by people who look for the cause
+    text = "".join(c if c.isprintable() or c == "\n" else " " for c in said)
     first = text.strip().partition("\n")[0]
     return UpdateRefused(f"{FAILED}: {first[:200]}", got=text if text != first else None)
 
@@ -138,9 +139,7 @@ def updated(
     metrics = _metrics(fields)
     length = _length(delta)
     if not math.isfinite(length):
-        raise UpdateRefused(
-            _WILD, got=f"client {client}, loss {metrics.get('loss')}", fix=_SLOWER
-        )
+        raise UpdateRefused(_WILD, got=f"client {client}, loss {metrics.get('loss')}", fix=_SLOWER)
     if not all(math.isfinite(_length(array)) for array in further.values()):
         raise UpdateRefused(_WILD, got=list(wanted), fix=_SLOWER)
     if norm and length > norm:
@@ -150,7 +149,7 @@ def updated(
     if counts is not None:
         counts.work(examples, seen)
         counts.way(examples, seen, steps, effort)
-    _plausible(metrics)
+    _plausible(metrics, -_LARGEST if counts is None else counts.least)
     update = Update(
         client=client,
         delta=_tensor(delta),
@@ -185,7 +184,8 @@ def summed(
     frame = unpack(data, limit=4 * size + _FRAME + 1_024 * len(clients))
     fields = _expected(frame, "sum", _SUM, branch=branch, round=round)
     names = fields.get("client")
-    if names != list(clients) or not all(type(name) is int for name in names):
+    same = isinstance(names, list) and all(type(name) is int for name in names)  # pyright: ignore[reportUnknownVariableType]
+    if not same or names != list(clients):
         raise UpdateRefused("the sum of other clients' updates", got=_brief(names))
     if len(frame.arrays) != 1:
         raise UpdateRefused("a reply must hold exactly one array", got=len(frame.arrays))
@@ -195,11 +195,13 @@ def summed(
     examples, seen, nbytes = (
         _column(fields, name, len(clients), _whole) for name in ("examples", "seen", "bytes")
     )
-    loss = _column(fields, "loss", len(clients), _loss)
+    least = [bound.least for bound in counts or ()] or [-_LARGEST]
+    loss = _column(fields, "loss", len(clients), lambda value: _loss(value, max(least)))
     if max(nbytes) > 4 * size + _FRAME:
         raise UpdateRefused("a sum's bytes are more than an update's", got=max(nbytes))
-    for bound, rows, passed in zip(counts or (), examples, seen, strict=counts is not None):
-        bound.work(rows, passed)
+    if counts is not None:
+        for bound, rows, passed in zip(counts, examples, seen, strict=True):
+            bound.work(rows, passed)
     said = [Said(*row) for row in zip(examples, seen, loss, nbytes, strict=True)]
     return _tensor(total), said
 
@@ -290,8 +292,8 @@ def _whole(value: Any) -> bool:
     return type(value) is int and 0 < value < 1 << 40
 
 
-def _loss(value: Any) -> bool:
-    return type(value) in (int, float) and 0 <= value <= _LARGEST
+def _loss(value: Any, least: float) -> bool:
+    return type(value) in (int, float) and least <= value <= _LARGEST
 
 
 def _effort(fields: Mapping[str, Any], steps: int) -> float:
@@ -315,14 +317,14 @@ def _metrics(fields: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in numbers.items()}
 
 
-def _plausible(metrics: Mapping[str, float]) -> None:
+def _plausible(metrics: Mapping[str, float], least: float) -> None:
     """Refuse a loss that would make everybody's mean what it is itself."""
     loss = metrics.get("loss")
     if loss is None:
         raise UpdateRefused("a reply must say its training loss", got=_brief(dict(metrics)))
     if not math.isfinite(loss):
         raise UpdateRefused(_LOSS, got=loss, fix=_SLOWER)
-    if not _loss(loss):
+    if not _loss(loss, least):
         raise UpdateRefused("a training loss cannot be", got=loss)
 
 

@@ -12,10 +12,13 @@ from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.training import FedSgd, LocalTraining, effort
 from archipelago.core.errors import UpdateRefused
+from archipelago.data.tasks import Classification, MultiLabel, Regression
 
 __all__ = ["Counts", "counts_of"]
 
 _INNER = (Ditto, FedPer, Scaffold)
+_LARGEST = 3.5e38
+"""Of a loss: it is worked out in float32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +32,7 @@ class Counts:
         batch: rows in a step, 0 for all; None where the way of training does not say.
         momentum: by which steps lengthen the effort.
         pull: by which they shorten it; learning rate times the proximal term.
+        least: training loss; 0 for the tasks that are known here.
     """
 
     rows: int
@@ -37,6 +41,7 @@ class Counts:
     batch: int | None = None
     momentum: float = 0.0
     pull: float = 0.0
+    least: float = 0.0
 
     def work(self, examples: int, seen: int) -> None:
         """Check the rows behind an update, and those of all its passes.
@@ -81,32 +86,38 @@ class Counts:
             raise UpdateRefused("effort is not that of so many steps", got=_brief(effort))
 
 
-def counts_of(training: Any, terms: Terms, *, rows: int, epochs: int, progress: float) -> Counts:
+def counts_of(
+    task: Any, training: Any, terms: Terms, *, rows: int, epochs: int, progress: float
+) -> Counts:
     """Return what a visit may say.
 
     Args:
+        task: what is learned.
         training: the branch's way of training.
         terms: what it costs.
         rows: train rows that the client declared.
         epochs: passes asked for, fewer than the training's own where time runs out.
         progress: share of the plan's rounds already done.
     """
+    known = isinstance(task, Classification | MultiLabel | Regression)
     # Passes for a model of its own are not always cut short with the others.
     passes = epochs if terms.passes == 1 else terms.passes * max(epochs, training.epochs)
     local = training.local if isinstance(training, (*_INNER, PFedMe)) else training
+    batch, momentum, pull = None, 0.0, 0.0
     if type(training) is FedSgd:
-        return Counts(rows=rows, passes=passes, epochs=epochs, batch=0)
-    if type(local) is not LocalTraining:
-        return Counts(rows=rows, passes=passes, epochs=epochs)
-    if isinstance(training, PFedMe):
-        return Counts(rows=rows, passes=passes, epochs=epochs, batch=local.batch)
+        batch = 0
+    elif type(local) is LocalTraining:
+        batch = local.batch
+        if not isinstance(training, PFedMe):
+            momentum, pull = local.momentum, local.rate(progress) * local.proximal
     return Counts(
         rows=rows,
         passes=passes,
         epochs=epochs,
-        batch=local.batch,
-        momentum=local.momentum,
-        pull=local.rate(progress) * local.proximal,
+        batch=batch,
+        momentum=momentum,
+        pull=pull,
+        least=0.0 if known else -_LARGEST,
     )
 
 

@@ -13,6 +13,7 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.update import Update
 from archipelago.engine.base import Result
 from archipelago.federation.check import failed, parted, summed, updated
+from archipelago.federation.counts import Counts, counts_of
 from archipelago.federation.federation import Federation
 from archipelago.federation.visits import Visit, summing
 from archipelago.wire.frame import unbundle
@@ -93,6 +94,7 @@ def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) 
         branch=branch.number,
         round=branch.round,
         size=branch.graph.layout.size,
+        counts=[_counts(federation, visit) for visit in job],
     )
     weight = sum(aggregator.weight(one.examples) for one in said)
     found = [
@@ -126,6 +128,7 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | str) -> Answ
             size=terms.size(branch.graph.layout),
             norm=federation.norm,
             extras=terms.extras,
+            counts=_counts(federation, visit),
         )
     except UpdateRefused as refusal:
         answer.refused = refusal
@@ -138,6 +141,18 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | str) -> Answ
     answer.part, answer.kept, answer.seen = update, kept, seen
     answer.examples, answer.loss = update.examples, update.metrics.get("loss", nan)
     return answer
+
+
+def _counts(federation: Federation, visit: Visit) -> Counts:
+    side, branch = visit.side, visit.side.branch
+    return counts_of(
+        federation.task,
+        side.training,
+        side.terms,
+        rows=int(federation.train_rows[visit.client]),
+        epochs=visit.fate.epochs,
+        progress=branch.round / branch.rounds,
+    )
 
 
 def fitted(answer: Answer, seconds: float, phase: str) -> MeterRow:

@@ -10,8 +10,8 @@ Layout of a frame, in bytes::
     …   …  the arrays, each padded to a multiple of 64
 
 Nothing in it can name a class or run code. A receiver states the largest frame that it accepts and
-checks every length before it looks at a byte behind it. There is one spelling of each message: names
-twice in one object, bytes that should be zero and are not, and headers of another length are refused.
+checks every length before it looks at a byte behind it. A message has one spelling: a name twice in
+an object, padding that is not zero, and a header longer than it need be are refused.
 """
 
 import json
@@ -38,7 +38,7 @@ LIMIT = 1 << 30
 _ALIGN = 64
 _HEAD = Struct("<4sHHI")
 _RANK, _SIZE, _ARRAYS = 8, 1 << 40, 256
-"""Dimensions of an array, scalars in it (whatever a 0 among its sizes makes of them), and arrays."""
+"""Dimensions of an array; scalars in it, a size of 0 counted as 1; arrays in a frame."""
 
 _DIGITS = re.compile(rb"[0-9]{20}")
 _PARTS = {"kind", "fields", "arrays"}
