@@ -17,6 +17,8 @@ from archipelago.data.tasks import Classification, MultiLabel, Regression
 __all__ = ["Counts", "counts_of"]
 
 _INNER = (Ditto, FedPer, Scaffold)
+_OWN = 100
+"""Times the passes it names that a way of training of one's own may take."""
 _LARGEST = 3.5e38
 """Of a loss: it is worked out in float32."""
 
@@ -110,6 +112,8 @@ def counts_of(
         batch = local.batch
         if not isinstance(training, PFedMe):
             momentum, pull = local.momentum, local.rate(progress) * local.proximal
+    else:
+        passes *= _OWN
     return Counts(
         rows=rows,
         passes=passes,
