@@ -14,6 +14,7 @@ import numpy as np
 from archipelago.core.errors import UpdateRefused
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import Classification, MultiLabel, Regression
+from archipelago.wire.frame import reading
 
 __all__ = ["check", "finite", "labels_of", "wide"]
 
@@ -21,6 +22,7 @@ _SLACK = 1e-6
 """Of sums of float64 that are added in another order."""
 
 
+@reading()
 def check(task: Any, vector: np.ndarray, rows: int) -> None:
     """Check one client's statistics.
 
@@ -103,7 +105,7 @@ def _multi_label(task: MultiLabel, vector: np.ndarray, rows: int) -> None:
 
 
 def _regression(task: Regression, vector: np.ndarray, rows: int) -> None:
-    _, squared, absolute, total, square = vector.tolist()
+    _, squared, absolute, total, square = vector  # float64 of numpy: its powers overflow to inf
     if not np.isfinite(vector[3:]).all() or square < 0 or (not rows and vector.any()):
         _refuse("moments of the target that cannot be", vector[3:].tolist())
     if total**2 > rows * square * (1 + _SLACK):
