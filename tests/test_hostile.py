@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,13 +27,14 @@ from archipelago.client.training import LocalTraining
 from archipelago.client.workplace import Workplace
 from archipelago.config.load import loads
 from archipelago.core.buffers import join
-from archipelago.core.errors import ConfigError, UpdateRefused
+from archipelago.core.errors import ConfigError, DataError, UpdateRefused
 from archipelago.core.update import Update
 from archipelago.data.bounds import check
 from archipelago.data.partition import Iid
 from archipelago.data.prepare import prepare
 from archipelago.data.sources.bundled import Wine
 from archipelago.data.split import Split
+from archipelago.data.statistics import Clients
 from archipelago.data.tasks import Classification
 from archipelago.engine.serial import Serial
 from archipelago.estimate.race import Race
@@ -552,3 +554,15 @@ def test_a_run_goes_on_without_the_client_that_lies(tmp_path, monkeypatch):
         assert {data["client"] for data in told} == {1}
         assert sum(event.count for event in shown) == len(told)
         assert abs(accuracy - honest) < 0.1, (name, accuracy, honest)
+
+
+@pytest.mark.parametrize("frame", [b"x" * 99, join(pack("score", {})), framed(header("[[1]]"))])
+def test_a_statistics_answer_that_cannot_be_read_names_its_silo(frame, monkeypatch):
+    monkeypatch.setattr("archipelago.data.statistics.answer", lambda rows, told: {})
+    pieces = {"statistics-answer": [frame]}
+    monkeypatch.setattr(
+        "archipelago.data.statistics.pack", lambda kind, told: pieces.get(kind) or pack(kind, told)
+    )
+    clients = Clients(rows_of=lambda client: SimpleNamespace(name="north", rows=3), clients=[0])
+    with pytest.raises(DataError, match="silo 'north': its answer in the statistics round"):
+        clients.ask({"what": "schema"})
