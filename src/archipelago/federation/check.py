@@ -195,12 +195,12 @@ def summed(
     examples, seen, nbytes = (
         _column(fields, name, len(clients), _whole) for name in ("examples", "seen", "bytes")
     )
-    least = [bound.least for bound in counts or ()] or [-_LARGEST]
-    loss = _column(fields, "loss", len(clients), lambda value: _loss(value, max(least)))
+    least = counts[0].least if counts else -_LARGEST
+    loss = _column(fields, "loss", len(clients), lambda value: _loss(value, least))
     if max(nbytes) > 4 * size + _FRAME:
         raise UpdateRefused("a sum's bytes are more than an update's", got=max(nbytes))
-    if counts is not None:
-        for bound, rows, passed in zip(counts, examples, seen, strict=True):
+    for bound, rows, passed in zip(counts or (), examples, seen, strict=counts is not None):
+        if rows > bound.rows or passed > rows * bound.passes:
             bound.work(rows, passed)
     said = [Said(*row) for row in zip(examples, seen, loss, nbytes, strict=True)]
     return _tensor(total), said

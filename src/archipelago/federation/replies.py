@@ -94,7 +94,7 @@ def _sum(federation: Federation, job: Sequence[Visit], reply: memoryview | str) 
         branch=branch.number,
         round=branch.round,
         size=branch.graph.layout.size,
-        counts=[_counts(federation, visit) for visit in job],
+        counts=_several(federation, job),
     )
     weight = sum(aggregator.weight(one.examples) for one in said)
     found = [
@@ -141,6 +141,19 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | str) -> Answ
     answer.part, answer.kept, answer.seen = update, kept, seen
     answer.examples, answer.loss = update.examples, update.metrics.get("loss", nan)
     return answer
+
+
+def _several(federation: Federation, job: Sequence[Visit]) -> list[Counts]:
+    """Return what each client of a block may say: of one branch, one way of training."""
+    known: dict[tuple[int, int], Counts] = {}
+    rows = federation.train_rows[[visit.client for visit in job]].tolist()
+    out: list[Counts] = []
+    for visit, own in zip(job, rows, strict=True):
+        alike = own, visit.fate.epochs
+        if alike not in known:
+            known[alike] = _counts(federation, visit)
+        out.append(known[alike])
+    return out
 
 
 def _counts(federation: Federation, visit: Visit) -> Counts:
