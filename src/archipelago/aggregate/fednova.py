@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from archipelago.aggregate.mean import Folding
+from archipelago.core.checks import at_least
 from archipelago.core.tree import Layout
 from archipelago.core.update import Update
 
@@ -36,6 +37,9 @@ class FedNova:
 
     Attributes:
         weighting: `examples` weighs a client by its rows, `equal` counts every client once.
+        bound: an update that comes by itself is refused where it is so many times as long as the
+            median of the branch's last round; 0 refuses none. Sums of a simulation's blocks are
+            not measured.
         effective: what the common step is the mean of: the clients' `effort`, or their `steps`,
             as the authors' code does with a proximal term.
 
@@ -45,10 +49,15 @@ class FedNova:
 
     kind: Literal["fednova"] = "fednova"
     weighting: Literal["examples", "equal"] = "examples"
+    bound: float = 10.0
     effective: Literal["effort", "steps"] = "effort"
 
     linear: ClassVar[bool] = True
     streaming: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.bound:
+            at_least("aggregator.bound", self.bound, 1, fix="0 refuses none")
 
     def start(self, layout: Layout) -> Normalized:
         """Return an empty sum over models of `layout`."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from archipelago.core.checks import at_least
 from archipelago.core.tree import Layout
 from archipelago.core.update import Update
 
@@ -38,6 +39,9 @@ class WeightedMean:
 
     Attributes:
         weighting: `examples` weighs a client by its rows, `equal` counts every client once.
+        bound: an update that comes by itself is refused where it is so many times as long as the
+            median of the branch's last round; 0 refuses none. Sums of a simulation's blocks are
+            not measured.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1.
@@ -45,9 +49,14 @@ class WeightedMean:
 
     kind: Literal["weighted-mean"] = "weighted-mean"
     weighting: Literal["examples", "equal"] = "examples"
+    bound: float = 10.0
 
     linear: ClassVar[bool] = True
     streaming: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.bound:
+            at_least("aggregator.bound", self.bound, 1, fix="0 refuses none")
 
     def start(self, layout: Layout) -> Folding:
         """Return an empty sum over models of `layout`."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -108,8 +109,9 @@ class FitBlock:
     """Train one branch's model for a block of clients in one go; reply with a frame for each.
 
     With an `aggregator` it replies with their `sum`: one update's bytes instead of one a client,
-    and what each client would have said beside its update. Where the sum is not finite, or a client
-    has no rows, it replies with a frame for each all the same, so that the one at fault is found.
+    and what each client would have said beside its update. Where the sum or a loss is not finite,
+    or a client has no rows, it replies with a frame for each all the same: the one at fault is
+    found.
 
     Attributes:
         clients: whose rows.
@@ -167,7 +169,8 @@ class FitBlock:
         done = self.training.fit_block(model, context.place.task, leaves, asked)
         # Before they are summed: what a client does not change adds exactly nothing.
         deltas = [leaf.sub_(before[name]).flatten(1) for name, leaf in leaves.items()]
-        if self.aggregator is not None and all(rows.counts):
+        sound = all(rows.counts) and all(isfinite(fitted.loss) for fitted in done)
+        if self.aggregator is not None and sound:
             sums = [self.aggregator.gather(part, rows.counts).total for part in deltas]
             total = torch.cat(sums).cpu().numpy()
             if np.isfinite(np.vdot(total, total)):  # as the server measures it

@@ -20,6 +20,7 @@ class Update:
         effort: norm of the weights of those steps in `delta`: FedNova's norm of `a`.
         metrics: local scalars, already averaged over the client's rows.
         extras: further flat vectors by name (a control variate's change, for one).
+        length: L2 norm of `delta` as it came, before anything scales it.
     """
 
     client: int
@@ -29,6 +30,7 @@ class Update:
     effort: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    length: float = 0.0
 
     def own(self) -> "Update":
         """Return it with tensors of its own: those of a reply lie where the next one arrives."""

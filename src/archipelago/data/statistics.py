@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from archipelago.core.buffers import join, length
-from archipelago.core.errors import DataError
+from archipelago.core.errors import DataError, UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.data.answers import HISTOGRAM, LocalRows, answer
 from archipelago.data.columns import Kind
@@ -63,7 +63,7 @@ class Clients:
                     where=f"silo {rows.name!r}, {error.where}",
                     fix=error.fix,
                 ) from None
-            answers.append((rows.name, dict(unpack(up, limit=_ANSWER_LIMIT).fields)))
+            answers.append((rows.name, _read(rows.name, up)))
             self.meter.append(
                 MeterRow(
                     phase="statistics",
@@ -79,6 +79,22 @@ class Clients:
             )
         self.rounds += 1
         return answers
+
+
+def _read(name: str, up: bytes) -> dict[str, Any]:
+    """Return what a silo's frame says; without its statistics no run can begin."""
+    try:
+        frame = unpack(up, limit=_ANSWER_LIMIT)
+        if frame.kind != "statistics-answer" or frame.arrays:
+            raise UpdateRefused("a reply of the wrong kind", got=repr(frame.kind)[:80])
+    except UpdateRefused as refusal:
+        raise DataError(
+            f"its answer in the statistics round cannot be read: {refusal.what}",
+            got=refusal.got,
+            where=f"silo {name!r}",
+            fix="look into this silo's client, or leave it out of data.paths",
+        ) from None
+    return dict(frame.fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

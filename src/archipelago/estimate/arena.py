@@ -212,7 +212,8 @@ def judge(
         if not branch.alive:
             branches.append(branch)
         elif not scores.vectors[branch.number]:
-            branches.append(branch.end("failed", "no client could score it"))
+            reason = scores.reasons.get(branch.number, "no client could score it")
+            branches.append(branch.end("failed", reason))
         else:
             total = scores.total(branch.number)
             metrics, cover = task.metrics(total), task.cover(task.truth(total))

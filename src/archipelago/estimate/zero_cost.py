@@ -110,7 +110,9 @@ class ZeroCost:
     def _judged(self, branch: Branch, scores: Scores) -> Branch:
         found = scores.vectors[branch.number]
         if not found:
-            return branch.end("failed", "no client could judge it")
+            return branch.end(
+                "failed", scores.reasons.get(branch.number, "no client could judge it")
+            )
         value = float(np.mean([vector[0] for _, vector in sorted(found.items())]))
         if not np.isfinite(value):
             return branch.end("failed", f"{self.proxy} is not defined for this network")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from archipelago.core.trial import Outcome, Proposal, Value
 from archipelago.data.preprocess import SCALING
+from archipelago.federation.agreed import Agreed
 from archipelago.federation.buffer import Flight
 from archipelago.space.graph import Graph
 
@@ -43,6 +44,7 @@ class Branch:
         status: `alive` while it trains.
         reason: why it failed or was dropped.
         settings: fields of the client's training part that are this branch's own.
+        agreed: how long updates were in its last round; None where none came by itself.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Branch:
     status: Status = "alive"
     reason: str | None = None
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
+    agreed: Agreed | None = None
 
     @property
     def alive(self) -> bool:
@@ -101,6 +104,7 @@ class Branch:
             "status": self.status,
             "reason": self.reason,
             "settings": dict(self.settings),
+            "agreed": None if self.agreed is None else self.agreed.to_json(),
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -128,6 +132,7 @@ class Branch:
                 "flights": tuple(Flight.from_json(flight) for flight in data["flights"]),
                 "older": {version: tensors[f"older.{version}"] for version in data["older"]},
                 "history": tuple((r, loss, score) for r, loss, score in data["history"]),
+                "agreed": Agreed.from_json(data.get("agreed")),
             }
         )
 

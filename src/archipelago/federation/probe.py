@@ -1,7 +1,6 @@
 """Ask clients for proxies of untrained networks: one visit each, metered like any other."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -9,9 +8,10 @@ from archipelago.client.probing import Probe
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.federation.ballot import Ballot, Said
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import failed, scored
-from archipelago.federation.rounds import Federation, Incident, Scores, message
+from archipelago.federation.rounds import Federation, Scores, message
 
 __all__ = ["probe"]
 
@@ -59,9 +59,8 @@ def probe(
         )
         for branch, client in pairs
     ]
-    vectors: dict[int, dict[int, np.ndarray]] = {branch.number: {} for branch in live}
+    ballot = Ballot(asked={b.number: clients for b in live}, read=_read, wide=0.0)
     rows: list[MeterRow] = []
-    incidents: list[Incident] = []
     try:
         for (branch, client), result in zip(
             pairs, federation.clock.waiting(federation.engine.map(tasks), "probe"), strict=True
@@ -84,20 +83,24 @@ def probe(
             try:
                 if result.data is None:
                     raise failed(result.error, result.kind)
-                vectors[branch.number][client] = scored(
+                vector = scored(
                     result.data,
                     client=client,
                     branch=branch.number,
                     round=branch.round,
                     size=len(proxies),
+                    rows=rows_of[client],
                 )
+                ballot.add(branch.number, client, vector)
             except UpdateRefused as refusal:
-                row = replace(row, kind="refused", note=refusal.what)
-                incidents.append(
-                    Incident(kind="refused", branch=branch.number, client=client, text=str(refusal))
-                )
+                ballot.refuse(branch.number, client, refusal)
             rows.append(row)
     finally:
         for handle in handles.values():
             handle.release()
-    return Scores(vectors=vectors, rows=tuple(rows), incidents=tuple(incidents))
+    return Scores.of(ballot, rows)
+
+
+def _read(vector: np.ndarray) -> Said:
+    """A proxy is not defined for some networks, at any client; else it is of one order at all."""
+    return Said(finite=bool(np.isfinite(vector).all()), size=float(np.abs(vector).max()))

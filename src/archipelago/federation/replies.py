@@ -14,6 +14,7 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.update import Update
 from archipelago.engine.base import Result
 from archipelago.federation.check import failed, parted, summed, updated
+from archipelago.federation.counts import Counts, counts_of
 from archipelago.federation.federation import Federation
 from archipelago.federation.visits import Visit, summing
 from archipelago.wire.frame import unbundle
@@ -105,6 +106,7 @@ def _sum(
         branch=branch.number,
         round=branch.round,
         size=branch.graph.layout.size,
+        counts=_several(federation, job),
     )
     weight = sum(aggregator.weight(one.examples) for one in said)
     found = [
@@ -138,6 +140,7 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | UpdateRefuse
             size=terms.size(branch.graph.layout),
             norm=federation.norm,
             extras=terms.extras,
+            counts=_counts(federation, visit),
         )
     except UpdateRefused as refusal:
         answer.refused = refusal
@@ -150,6 +153,31 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | UpdateRefuse
     answer.part, answer.kept, answer.seen = update, kept, seen
     answer.examples, answer.loss = update.examples, update.metrics.get("loss", nan)
     return answer
+
+
+def _several(federation: Federation, job: Sequence[Visit]) -> list[Counts]:
+    """Return what each client of a block may say: of one branch, one way of training."""
+    known: dict[tuple[int, int], Counts] = {}
+    rows = federation.train_rows[[visit.client for visit in job]].tolist()
+    out: list[Counts] = []
+    for visit, own in zip(job, rows, strict=True):
+        alike = own, visit.fate.epochs
+        if alike not in known:
+            known[alike] = _counts(federation, visit)
+        out.append(known[alike])
+    return out
+
+
+def _counts(federation: Federation, visit: Visit) -> Counts:
+    side, branch = visit.side, visit.side.branch
+    return counts_of(
+        federation.task,
+        side.training,
+        side.terms,
+        rows=int(federation.train_rows[visit.client]),
+        epochs=visit.fate.epochs,
+        progress=branch.round / branch.rounds,
+    )
 
 
 def fitted(answer: Answer, seconds: float, phase: str) -> MeterRow:

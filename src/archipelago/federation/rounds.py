@@ -7,6 +7,7 @@ meter rows; neither writes anything.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,19 @@ from archipelago.aggregate.mean import Folding
 from archipelago.client.keeping import terms_of
 from archipelago.client.paths import Path
 from archipelago.client.tasks import Evaluate
-from archipelago.core.errors import TaskFailed, UpdateRefused
+from archipelago.core.errors import RunFailed, TaskFailed, UpdateRefused
 from archipelago.core.meter import MeterRow, totals
+from archipelago.data.bounds import check, finite, labels_of, wide
 from archipelago.engine.base import one_thread
+from archipelago.federation.ballot import Ballot, Said
 from archipelago.federation.branch import Branch
-from archipelago.federation.check import failed, scored, unread
+from archipelago.federation.check import failed, scored, unread, wild
 from archipelago.federation.federation import Federation, Incident
+from archipelago.federation.lengths import Gate
 from archipelago.federation.replies import Answer, absent, answers, fitted
 from archipelago.federation.visits import (
     ALL,
+    Side,
     Visit,
     ending,
     grouped,
@@ -62,17 +67,47 @@ class Scores:
     """Sufficient statistics of each branch on each client.
 
     Attributes:
-        vectors: branch number -> client -> vector; a client that failed is absent.
+        vectors: branch number -> client -> vector. A client that failed is absent, from every
+            branch that was scored with it: all are compared on the same clients.
         rows: one meter row an evaluation.
         incidents: refusals and failures.
+        reasons: why a branch has no vector.
     """
 
     vectors: dict[int, dict[int, np.ndarray]]
     rows: tuple[MeterRow, ...]
     incidents: tuple[Incident, ...]
+    reasons: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    @classmethod
+    def of(cls, ballot: Ballot, rows: Sequence[MeterRow]) -> "Scores":
+        """Count a ballot: its refusals become incidents, in the order of `rows`, one an answer."""
+        vectors, reasons = ballot.count()
+        told: list[MeterRow] = []
+        incidents: list[Incident] = []
+        for row in rows:
+            refusal = ballot.refused.get(row.branch, {}).get(row.client)
+            if refusal is not None:
+                text = str(refusal)
+                incidents.append(
+                    Incident(kind="refused", branch=row.branch, client=row.client, text=text)
+                )
+                row = replace(row, kind="refused", note=refusal.what)  # noqa: PLW2901
+            told.append(row)
+        return cls(vectors=vectors, rows=tuple(told), incidents=tuple(incidents), reasons=reasons)
 
     def total(self, branch: int) -> np.ndarray:
-        """Return the sum over clients, in ascending order of client."""
+        """Return the sum over clients, in ascending order of client.
+
+        Raises:
+            RunFailed: no client's scores count.
+        """
+        if not self.vectors[branch]:
+            raise RunFailed(
+                "a network cannot be scored",
+                got=self.reasons.get(branch, "no client could score it"),
+                fix="`archipelago watch` tells which clients were refused, and why",
+            )
         return sum(
             (vector for _, vector in sorted(self.vectors[branch].items())), start=np.float64(0)
         )  # pyright: ignore[reportReturnType]
@@ -88,9 +123,9 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         phase: what the meter calls it; it also names the stream of chance.
 
     Returns:
-        New branches. One fails when all of a round's replies were refused, for the reason of the
-        last; a round with fewer replies than `cohort.minimum` does not count: the weights stay as
-        they were.
+        New branches. One fails when all of a round's replies were refused and at least half of
+        them diverged or could not be made, for the reason of the last of these; a round with fewer
+        replies than `cohort.minimum` does not count: the weights stay as they were.
 
     Raises:
         TaskFailed: nobody's rows could be read.
@@ -113,24 +148,36 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         visits.sort(key=lambda visit: (-visit.work, visit.client, visit.model))
         jobs = grouped(visits)
         tasks = [task_of(federation, job, phase) for job in jobs]
-    faults: dict[int, str] = {}
+    gates = {number: _gate(federation, side) for number, side in sides.items()}
+    faults: dict[int, list[UpdateRefused]] = {number: [] for number in sides}
     lost = 0
+
+    def settle(answer: Answer, place: int, seconds: float) -> None:
+        """Fold a reply, or record why not; `place` is that of its row."""
+        nonlocal lost
+        side, refused = sides[answer.visit.side.branch.number], answer.refused
+        number = side.branch.number
+        if refused:
+            rows[place] = fitted(answer, seconds, phase)
+            client, text = answer.visit.client, str(refused)
+            incidents.append(Incident(kind="refused", branch=number, client=client, text=text))
+            faults[number].append(refused)
+            lost += unread(refused)
+            return
+        with clock.of("combine"):
+            _fold(federation, answer)
+        side.losses.append((answer.examples, answer.loss))
+
     try:
         results = clock.waiting(federation.engine.map(tasks), "train")
         for job, result in zip(jobs, results, strict=True):
             for answer in answers(federation, job, result):
-                side, client, refused = answer.visit.side, answer.visit.client, answer.refused
-                number = side.branch.number
-                rows.append(fitted(answer, result.seconds / len(job), phase))
-                if refused:
-                    incidents.append(
-                        Incident(kind="refused", branch=number, client=client, text=str(refused))
-                    )
-                    faults[number], lost = refused.what, lost + unread(refused)
-                    continue
-                with clock.of("combine"):
-                    _fold(federation, answer)
-                side.losses.append((answer.examples, answer.loss))
+                seconds = result.seconds / len(job)
+                rows.append(fitted(answer, seconds, phase))
+                then = partial(settle, place=len(rows) - 1, seconds=seconds)
+                gates[answer.visit.side.branch.number].take(answer, then)
+        for gate in gates.values():
+            gate.close()
     finally:
         for side in sides.values():
             for handle in (side.handle, *side.others):
@@ -151,7 +198,12 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             continue
         side = sides[branch.number]
         folding, cost = side.folding, totals(spent[branch.number])
-        after = replace(side.then, round=branch.round + 1, spent=_sum(branch.spent, cost))
+        after = replace(
+            side.then,
+            round=branch.round + 1,
+            spent=_sum(branch.spent, cost),
+            agreed=gates[branch.number].next,
+        )
         if folding.count >= federation.cohort.minimum:
             layout = branch.graph.layout
             state = branch.server or federation.server.init(layout)
@@ -160,8 +212,8 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
             after = side.gathered.joined(after)
-        elif branch.number in faults and folding.count == 0:
-            after = after.end("failed", f"round {branch.round}: {faults[branch.number]}")
+        elif reason := _failing(faults[branch.number], folding.count):
+            after = after.end("failed", f"round {branch.round}: {reason}")
         else:
             text = f"round {branch.round}: {folding.count} replies, too few to count"
             incidents.append(Incident(kind="void", branch=branch.number, client=-1, text=text))
@@ -232,9 +284,15 @@ def evaluate(
         )
         for branch, client in pairs
     ]
-    vectors: dict[int, dict[int, np.ndarray]] = {branch.number: {} for branch in live}
+    task = federation.task
+
+    def read(vector: np.ndarray) -> Said:
+        mean = float(abs(vector[1]) / max(vector[0], 1.0))
+        return Said(finite=finite(task, vector), size=mean, labels=labels_of(task, vector))
+
+    mine = {b.number: asked[b.number] for b in live}
+    ballot = Ballot(asked=mine, read=read, wide=wide(task))
     rows: list[MeterRow] = []
-    incidents: list[Incident] = []
     try:
         for (branch, client), result in zip(
             pairs, federation.clock.waiting(federation.engine.map(tasks), "evaluate"), strict=True
@@ -257,23 +315,37 @@ def evaluate(
             try:
                 if result.data is None:
                     raise failed(result.error, result.kind)
-                vectors[branch.number][client] = scored(
+                vector = scored(
                     result.data,
                     client=client,
                     branch=branch.number,
                     round=branch.round,
-                    size=federation.task.length,
+                    size=task.length,
+                    rows=int(counts[client]),
                 )
+                check(task, vector, int(counts[client]))
+                ballot.add(branch.number, client, vector)
             except UpdateRefused as refusal:
-                row = replace(row, kind="refused", note=refusal.what)
-                incidents.append(
-                    Incident(kind="refused", branch=branch.number, client=client, text=str(refusal))
-                )
+                ballot.refuse(branch.number, client, refusal)
             rows.append(row)
     finally:
         for handle in handles.values():
             handle.release()
-    return Scores(vectors=vectors, rows=tuple(rows), incidents=tuple(incidents))
+    return Scores.of(ballot, rows)
+
+
+def _gate(federation: Federation, side: Side) -> Gate:
+    branch, times = side.branch, float(getattr(federation.aggregator, "bound", 0.0))
+    return Gate(times=times, agreed=branch.agreed, flat=branch.flat)
+
+
+def _failing(refused: Sequence[UpdateRefused], counted: int) -> str:
+    """Return why a candidate fails, if it does: most of those that should train it could not.
+
+    A reply that breaks the rules is its client's fault, and no candidate's.
+    """
+    own = [refusal.what for refusal in refused if wild(refusal)]
+    return own[-1] if own and not counted and 2 * len(own) >= len(refused) else ""
 
 
 def _fold(federation: Federation, answer: Answer) -> None:

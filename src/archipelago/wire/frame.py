@@ -10,11 +10,14 @@ Layout of a frame, in bytes::
     …   …  the arrays, each padded to a multiple of 64
 
 Nothing in it can name a class or run code. A receiver states the largest frame that it accepts and
-checks every length before it looks at a byte behind it.
+checks every length before it looks at a byte behind it. A message has one spelling: a name twice in
+an object, padding that is not zero, and a header longer than it need be are refused.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite, prod
 from struct import Struct
@@ -25,7 +28,7 @@ import numpy as np
 from archipelago.core.buffers import Part, length
 from archipelago.core.errors import UpdateRefused
 
-__all__ = ["LIMIT", "Frame", "bundle", "pack", "packed", "unbundle", "unpack"]
+__all__ = ["LIMIT", "Frame", "bundle", "pack", "packed", "reading", "unbundle", "unpack"]
 
 MAGIC = b"ARCH"
 VERSION = 1
@@ -34,6 +37,14 @@ LIMIT = 1 << 30
 
 _ALIGN = 64
 _HEAD = Struct("<4sHHI")
+_RANK, _SIZE, _ARRAYS = 8, 1 << 40, 256
+"""Dimensions of an array; scalars in it, a size of 0 counted as 1; arrays in a frame."""
+
+_DIGITS = re.compile(rb"[0-9]{20}")
+_PARTS = {"kind", "fields", "arrays"}
+_DEEP = 64
+"""Nesting of a header: what prints or stores a value goes down it once more."""
+
 _DTYPES = {"f4": 4, "f2": 2, "i1": 1, "u1": 1, "i4": 4, "i8": 8, "f8": 8}
 
 
@@ -97,6 +108,26 @@ def packed(
     return [_padded(header + count) + body for count in digits]
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """Refuse the message that is read inside, whatever it was that could not be read.
+
+    What a message may ask for in memory is bounded before it is read: a `MemoryError` is this
+    machine's own, and goes on.
+
+    Raises:
+        UpdateRefused: in place of every other exception.
+    """
+    try:
+        yield
+    except (UpdateRefused, MemoryError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"[:200]
+        raise UpdateRefused("a message cannot be read", got=reason) from None
+
+
+@reading()
 def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame:
     """Read a frame without copying its arrays.
 
@@ -112,7 +143,7 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
         )
     if view.nbytes < _HEAD.size:
         raise UpdateRefused("a frame is cut short", got=f"{view.nbytes} bytes")
-    magic, version, _, head = _HEAD.unpack(view[: _HEAD.size])
+    magic, version, reserved, head = _HEAD.unpack(view[: _HEAD.size])
     if magic != MAGIC:
         raise UpdateRefused("not an Archipelago frame", got=bytes(magic))
     if version != VERSION:
@@ -121,9 +152,13 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
             got=version,
             fix=f"both sides must speak version {VERSION}: install the same release",
         )
+    if reserved:
+        raise UpdateRefused("a frame's reserved bytes are not zero", got=reserved)
     start = _HEAD.size + head
     if start > view.nbytes:
         raise UpdateRefused("a frame is cut short", got=f"{view.nbytes} of {start} bytes")
+    if start % _ALIGN:
+        raise UpdateRefused("a frame's arrays start at an odd place", got=start)
     kind, fields, described = _header(bytes(view[_HEAD.size : start]))
     arrays: list[np.ndarray] = []
     for dtype, shape in described:
@@ -134,6 +169,7 @@ def unpack(data: bytes | bytearray | memoryview, *, limit: int = LIMIT) -> Frame
             )
         array = np.frombuffer(view[start : start + size], dtype=f"<{dtype}").reshape(shape)
         arrays.append(array)
+        _gap(view, start + size, start + _padded(size))
         start += _padded(size)
     if start != view.nbytes:
         raise UpdateRefused("bytes behind the end of a frame", got=view.nbytes - start)
@@ -156,6 +192,7 @@ def bundle(replies: Sequence[Sequence[Part] | str]) -> list[Part]:
     return pieces
 
 
+@reading()
 def unbundle(data: memoryview) -> list[memoryview | str]:
     """Return the messages of a `bundle` as views, or why there is none.
 
@@ -165,14 +202,16 @@ def unbundle(data: memoryview) -> list[memoryview | str]:
     view = memoryview(data).cast("B")
     count = int.from_bytes(view[:8], "little")
     start = _padded(8 + 8 * count)
-    if view.nbytes < start:
+    if view.nbytes < max(start, 8):
         raise UpdateRefused("a bundle is cut short", got=f"{view.nbytes} bytes")
     sizes: list[int] = np.frombuffer(view[8 : 8 + 8 * count], "<i8").tolist()
     if start + sum(_padded(abs(size)) for size in sizes) != view.nbytes:
         raise UpdateRefused("a bundle does not hold what its table says", got=sizes[:8])
     out: list[memoryview | str] = []
+    _gap(view, 8 + 8 * count, start)
     for size in sizes:
         part = view[start : start + abs(size)]
+        _gap(view, start + abs(size), start + _padded(abs(size)))
         out.append(part if size >= 0 else bytes(part).decode(errors="replace"))
         start += _padded(abs(size))
     return out
@@ -184,20 +223,80 @@ def _described(kind: str, fields: Mapping[str, Any], arrays: Sequence[np.ndarray
 
 
 def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int, ...]]]]:
+    text = raw.rstrip(b" ")
+    if len(raw) - len(text) >= _ALIGN:
+        raise UpdateRefused("a frame's header is padded by more than it needs", got=len(raw))
     try:
-        header = json.loads(raw)
-        kind, fields = header["kind"], header["fields"]
-        described = [(str(dtype), tuple(shape)) for dtype, shape in header["arrays"]]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        # A number of 4,300 digits is one that JSON reads and nothing else does.
+        whole: Any = {"parse_int": _short} if _DIGITS.search(text) else {}
+        header = json.loads(text.decode(), object_pairs_hook=_once, **whole)
+    except (ValueError, RecursionError) as error:
         raise UpdateRefused("a frame's header cannot be read", got=str(error)[:80]) from None
-    sizes = [size for _, shape in described for size in shape]
-    whole = all(isinstance(size, int) and 0 <= size < 1 << 40 for size in sizes)
-    if not (isinstance(kind, str) and isinstance(fields, dict) and whole):
-        raise UpdateRefused("a frame's header has values of the wrong type", got=raw[:80])
-    for dtype, _ in described:
-        if dtype not in _DTYPES:
-            raise UpdateRefused("a frame holds an array of a type not allowed", got=dtype)
-    return kind, fields, described
+    if not (text[:1] == b"{" and text[-1:] == b"}" and header.keys() == _PARTS):
+        raise UpdateRefused("a frame's header must hold kind, fields and arrays", got=text[:80])
+    kind, fields, arrays = header["kind"], header["fields"], header["arrays"]
+    if not (isinstance(kind, str) and isinstance(fields, dict) and isinstance(arrays, list)):
+        raise UpdateRefused("a frame's header has values of the wrong type", got=text[:80])
+    if text.count(b"[") + text.count(b"{") > _DEEP:
+        _shallow(fields)  # pyright: ignore[reportUnknownArgumentType]
+    if len(arrays) > _ARRAYS:  # pyright: ignore[reportUnknownArgumentType]
+        raise UpdateRefused("a frame holds too many arrays", got=len(arrays))  # pyright: ignore[reportUnknownArgumentType]
+    return kind, fields, [_array(described) for described in arrays]  # pyright: ignore[reportUnknownVariableType]
+
+
+def _array(described: Any) -> tuple[str, tuple[int, ...]]:
+    """Return an array's type and shape. `true` is 1 to Python, and no size."""
+    pair = described if isinstance(described, list) else []
+    match pair:  # pyright: ignore[reportUnknownVariableType]
+        case [str(dtype), list(shape)]:  # pyright: ignore[reportUnknownVariableType]
+            pass
+        case _:
+            raise UpdateRefused("an array's description cannot be read", got=_brief(pair))
+    if dtype not in _DTYPES:
+        raise UpdateRefused("a frame holds an array of a type not allowed", got=dtype[:80])
+    sizes: list[Any] = shape
+    if not (len(sizes) <= _RANK and all(type(size) is int and size >= 0 for size in sizes)):
+        raise UpdateRefused("an array's shape cannot be", got=_brief(sizes))
+    if prod(max(size, 1) for size in sizes) > _SIZE:
+        raise UpdateRefused("an array is larger than any model", got=_brief(sizes))
+    return dtype, tuple(sizes)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice in one object")
+    return found
+
+
+def _short(digits: str) -> int:
+    if len(digits) > 20:
+        raise ValueError("a whole number has more than 20 digits")
+    return int(digits)
+
+
+def _shallow(fields: dict[str, Any]) -> None:
+    """Refuse fields that nest too deeply: whoever prints them would run out of stack."""
+    level: list[Any] = [fields]
+    for _ in range(_DEEP):
+        level = [
+            inner
+            for outer in level
+            for inner in (outer.values() if isinstance(outer, dict) else outer)  # pyright: ignore[reportUnknownVariableType]
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return
+    raise UpdateRefused("a frame's header nests too deeply", got=f"more than {_DEEP} levels")
+
+
+def _gap(view: memoryview, start: int, end: int) -> None:
+    if start < end and any(view[start:end]):
+        raise UpdateRefused("bytes between the parts of a message are not zero", got=start)
+
+
+def _brief(value: object) -> str:
+    return repr(value)[:80]
 
 
 def _text(number: float) -> str:
