@@ -13,7 +13,7 @@ from archipelago.core.errors import JournalError
 from archipelago.core.meter import COLUMNS
 from archipelago.journal.files import damage, database_error
 from archipelago.journal.schema import DATABASE, VERSION, blank, connect, place, version
-from archipelago.journal.seals import Checked, checked, seal_all
+from archipelago.journal.seals import Checked, checked, put_seal, seal_all, seal_of
 
 __all__ = ["opened", "put_in_place", "salvaged"]
 
@@ -129,7 +129,12 @@ def _rows(old: sqlite3.Connection, table: str, upto: float) -> Iterator[Sequence
     """Yield rows up to a commit, in their order; what comes after may be damaged."""
     columns = ", ".join(_HISTORY[table])
     query = f"SELECT {columns} FROM {table} ORDER BY {_ORDER.get(table, 'rowid')}"  # noqa: S608
-    return takewhile(lambda row: row[0] <= upto, old.execute(query))
+    return _until(old.execute(query), upto)
+
+
+def _until(rows: Iterator[Any], upto: float) -> Iterator[Any]:
+    with suppress(sqlite3.Error):  # whether rows are missing, their seals tell
+        yield from takewhile(lambda row: row[0] <= upto, rows)
 
 
 def _filled(old: sqlite3.Connection, upto: float) -> sqlite3.Connection:
@@ -149,7 +154,7 @@ def _whole(old: sqlite3.Connection, found: Checked, number: int) -> sqlite3.Conn
     """Return a new journal that ends with a commit, from a damaged one."""
     new = _filled(old, number)
     query = 'SELECT number, kind, "full", wall, seal FROM commits ORDER BY number'
-    rows = takewhile(lambda row: row[0] <= number, old.execute(query))
+    rows = _until(old.execute(query), number)
     new.executemany("INSERT INTO commits VALUES (?, ?, ?, ?, ?)", rows)
     query = "SELECT number, state, seal FROM states WHERE number = ?"
     for one in found.states:
@@ -157,7 +162,12 @@ def _whole(old: sqlite3.Connection, found: Checked, number: int) -> sqlite3.Conn
     new.execute("DELETE FROM commit_blobs WHERE number NOT IN (SELECT number FROM states)")
     query = f"SELECT kind, data, wall, seal FROM notes ORDER BY rowid LIMIT {found.notes}"  # noqa: S608
     new.executemany("INSERT INTO notes VALUES (?, ?, ?, ?)", old.execute(query))
-    seal_all(new)
+    for name in _ALONE:
+        put_seal(new, name, seal_of(old, name) or b"")
+    query = "SELECT coalesce((SELECT seal FROM notes ORDER BY rowid DESC LIMIT 1), x'')"
+    put_seal(new, "notes", new.execute(query).fetchone()[0])
+    if fault := checked(new).fault:
+        raise sqlite3.DatabaseError(f"{fault} was not copied")
     return new
 
 

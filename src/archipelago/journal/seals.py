@@ -15,7 +15,17 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
-__all__ = ["SEALED", "Checked", "checked", "digest", "seal_all", "state_seal"]
+__all__ = [
+    "SEALED",
+    "Checked",
+    "checked",
+    "digest",
+    "put_seal",
+    "seal_all",
+    "seal_clients",
+    "seal_of",
+    "state_seal",
+]
 
 _BYTES = 16
 _CHUNK = 1000
@@ -88,8 +98,10 @@ def checked(connection: sqlite3.Connection) -> Checked:
             full.append(number)
     states = _whole_states(connection, full)
     # An older state than the last may be gone: whoever goes back has only one left.
-    if not fault and (missing := full[-1:] != states[-1:] or _stored(connection) != len(states)):
-        fault = f"the state of commit {full[-1]}" if missing and full else "a state"
+    if not fault and full[-1:] != states[-1:]:
+        fault = f"the state of commit {full[-1]}"
+    if not fault and _stored(connection) != len(states):
+        fault = "an earlier state"
     notes, all_notes = _whole_notes(connection)
     if not fault and not all_notes:
         fault = f"note {notes + 1}"
