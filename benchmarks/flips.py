@@ -75,7 +75,7 @@ def halted(out: Path, *, after: int, kill: bool) -> None:
             for seen, _ in enumerate(study, 1):
                 if seen == after:
                     if kill:
-                        break
+                        os._exit(0)  # the generator left open: its journal is not closed
                     study.stop()
         finally:
             os._exit(0)
@@ -108,7 +108,9 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="six flips a file")
-    parser.add_argument("--flips", type=int, default=120, help="in the file of a stopped run")
+    parser.add_argument(
+        "--flips", type=int, default=120, help="of a stopped run; a third in each other file"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()

@@ -44,7 +44,8 @@ class Blobs:
         failpoint("before-blob")
         with guarded(self._directory, path):
             if not path.parent.is_dir():
-                path.parent.mkdir(parents=True, exist_ok=True)
+                self._root.mkdir(exist_ok=True)  # never the run's directory, should it be gone
+                path.parent.mkdir(exist_ok=True)
                 self._unsettled |= {self._root, self._directory}
             if not (path.is_file() and _digest(path.read_bytes()) == digest):
                 aside = self._root / f".{digest}.tmp"

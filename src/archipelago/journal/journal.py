@@ -221,6 +221,7 @@ class Journal:
     def write_text(self, name: str, text: str) -> Path:
         """Replace the file `name` of the run's directory in one rename."""
         path = self.directory / name
+        self._check_there()
         with guarded(self.directory, path):
             write_atomic(path, [text.encode()])
         return path
@@ -230,9 +231,11 @@ class Journal:
 
         It may be deleted again unless the next commit names or pins it.
         """
-        digest = self._blobs.put(*buffers)
-        self._fresh.add(digest)
-        return digest
+        blobs = self._blobs  # after what is under way
+        self._check_there()
+        name = blobs.put(*buffers)
+        self._fresh.add(name)
+        return name
 
     def get(self, digest: str) -> memoryview:
         """Return a blob, verified, in memory of its own that may be written to.
@@ -401,6 +404,7 @@ class Journal:
         See `journal.best`. Call it after the commit that found them.
         """
         self._writer.wait()
+        self._check_there()
         return replace_best(self.directory, files)
 
     def register(self, clients: Iterable[Client]) -> None:

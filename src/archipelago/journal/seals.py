@@ -72,7 +72,8 @@ def digest(before: bytes, *rows: Sequence[Any]) -> bytes:
     Version 2 of `marshal` writes equal values of SQLite's five types to equal bytes. They are
     hashed and never read back.
     """
-    return blake2b(marshal.dumps(rows, 2), key=before, digest_size=_BYTES).digest()
+    values: Any = rows
+    return blake2b(marshal.dumps(values, 2), key=before, digest_size=_BYTES).digest()
 
 
 def state_seal(number: int, state: bytes, named: Sequence[Any]) -> bytes:
