@@ -2,10 +2,10 @@
 
     python benchmarks/resume.py [--quick] [--kills N] [--seed N] [--write FILE]
 
-A run with worker processes is killed with SIGKILL in each of its phases by turns, at an instant
-drawn uniformly over the phase (the next in the one that was hit least so far): the coordinator alone, or its whole process group. Then no
-worker, shared-memory segment or lock may be left, and resuming must end with the same columns (all
-that are not volatile) and the same tensors as the run that was left alone.
+A run with worker processes is killed with SIGKILL in one phase after another, the one hit least so
+far, at an instant drawn uniformly over it: by turns the coordinator alone, and its whole process
+group. Then no worker, shared-memory segment or lock may be left, and resuming must end with the
+same columns (all that are not volatile) and the same tensors as the run that was left alone.
 """
 
 import argparse
@@ -219,6 +219,8 @@ def main() -> None:
             phase, tries = min(PHASES, key=lambda one: hit[one]), tries + 1
             out, after = Path(folder) / f"run-{tries}", rng.uniform(0, seconds.get(phase, 0.0))
             row = killed(file, out, phase=phase, after=after, group=len(rows) % 2 == 1)
+            if row is None or row["reached"] != phase:
+                seconds[phase] = seconds.get(phase, 0.0) / 2  # the machine was slower before
             if row is not None:
                 same = row.pop("identity") == whole
                 rows.append(show({**row, "identical": same}))

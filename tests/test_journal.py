@@ -665,7 +665,8 @@ def test_a_disk_too_full_for_a_journal_leaves_nothing_that_bars_the_way(tmp_path
     told = subprocess.run(
         [sys.executable, "-c", script, tmp_path / "run"], capture_output=True, text=True
     )
-    assert "the disk is full" in told.stderr
+    assert "no run was begun: the disk is full" in told.stderr
+    assert "give the same command again" in told.stderr
     sealed(tmp_path / "run")
 
 

@@ -122,7 +122,7 @@ class Journal:
                 )
             try:
                 (directory / "blobs").mkdir(exist_ok=True)
-                build(directory, meta)
+                _born(directory, meta)
                 return cls(directory, connect(directory, write=True), lock, made=made)
             except BaseException:
                 lock.release()
@@ -589,6 +589,19 @@ class Journal:
                     got=name,
                     where=str(self.directory),
                 )
+
+
+def _born(directory: Path, meta: Mapping[str, Any]) -> None:
+    """Make the database; where it cannot be made, no run is there to go on with."""
+    try:
+        with guarded(directory, directory):
+            build(directory, meta)
+    except JournalError as error:
+        raise JournalError(
+            f"no run was begun: {error.what.removesuffix('; nothing committed so far is lost')}",
+            where=str(directory),
+            fix="make room on this disk or choose another, then give the same command again",
+        ) from error
 
 
 def _place(path: Path) -> tuple[int, int] | None:
