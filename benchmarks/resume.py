@@ -2,15 +2,17 @@
 
     python benchmarks/resume.py [--quick] [--kills N] [--seed N] [--write FILE]
 
-A run with worker processes is killed with SIGKILL at an instant drawn uniformly between the making
-of its journal and its end: by turns the coordinator alone, and its whole process group. Then no
-worker, shared-memory segment or lock may be left, and resuming must end with the same columns (all
-that are not volatile) and the same tensors as the run that was left alone.
+A run with worker processes is killed with SIGKILL in one phase after another, the one hit least so
+far, at an instant drawn uniformly over it: by turns the coordinator alone, and its whole process
+group. Then no worker, shared-memory segment or lock may be left, and resuming must end with the
+same columns (all that are not volatile) and the same tensors as the run that was left alone.
 """
 
 import argparse
+import json
 import os
 import signal
+import sqlite3
 import tempfile
 import time
 import traceback
@@ -63,9 +65,12 @@ workers = 2
 [budget]
 trials = 16
 [final]
-rounds = 80
-references = false
+rounds = 20
+references = true
 """
+
+PHASES = ("search", "final", "references", "test", "ship")
+"""What a run does, in order: the reference lines are one phase."""
 
 
 def started(file: Path, out: Path) -> int:
@@ -88,13 +93,41 @@ def started(file: Path, out: Path) -> int:
     return child
 
 
-def finished(file: Path, out: Path) -> tuple[str, float]:
-    """Run to the end; return its identity, and its seconds from the journal's making."""
+def finished(file: Path, out: Path) -> tuple[str, dict[str, float]]:
+    """Run to the end; return its identity, and each phase's seconds from the journal's making."""
     child = started(file, out)
-    began = begun(out, child)
+    begun(out, child)
+    begins: dict[str, float] = {}
+    while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+        if phase := reached(out):
+            begins.setdefault(phase, time.monotonic())
+        time.sleep(0.005)
     if os.waitpid(child, 0)[1]:
         raise SystemExit(f"{out}: a run failed")
-    return identity(out), time.monotonic() - began
+    ends = [*list(begins.values())[1:], time.monotonic()]
+    return identity(out), {p: end - begins[p] for p, end in zip(begins, ends, strict=True)}
+
+
+def reached(out: Path) -> str:
+    """Return the phase that a run is in, from its journal as it stands; empty before the first."""
+    with suppress(sqlite3.Error):
+        base = sqlite3.connect(f"file:{out / 'journal.sqlite'}?mode=ro", uri=True)
+        try:
+            kinds = {kind for (kind,) in base.execute("SELECT DISTINCT kind FROM commits")}
+            query = "SELECT data FROM events WHERE kind = 'ended'"
+            ended = {json.loads(data)["phase"] for (data,) in base.execute(query)}
+        finally:
+            base.close()
+        if not kinds:
+            return ""
+        if "tested" in kinds:
+            return "ship"
+        if "pooled" in ended:  # the last reference line
+            return "test"
+        if "final" in ended:
+            return "references"
+        return "final" if "search" in ended else "search"
+    return ""
 
 
 def begun(out: Path, child: int) -> float:
@@ -132,11 +165,17 @@ def members(session: int) -> list[int]:
     return found
 
 
-def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any] | None:
-    """Kill a run after so many seconds and finish it; None where it had already ended."""
+def killed(
+    file: Path, out: Path, *, phase: str, after: float, group: bool
+) -> dict[str, Any] | None:
+    """Kill a run so many seconds into a phase and finish it; None where it was past the phase."""
     before = set(Path("/dev/shm").iterdir())
     child = started(file, out)
     begun(out, child)
+    while PHASES.index(reached(out) or PHASES[0]) < PHASES.index(phase) or not reached(out):
+        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            break
+        time.sleep(0.002)
     time.sleep(after)
     if os.waitpid(child, os.WNOHANG)[0]:
         return None
@@ -147,15 +186,11 @@ def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any
         time.sleep(0.05)
     gone = time.monotonic() - began
     locked = holder(out / "lock") is not None
-    reached = "nothing"
-    if (out / "journal.sqlite").exists():
-        with Journal.open(out, write=False) as journal:
-            phases = [row.phase for row in journal.meter()]
-            reached = phases[-1] if phases else "nothing"
     return {
-        "after": round(after, 2),
+        "drawn": phase,
+        "after": round(after, 3),
         "group": group,
-        "reached": reached,
+        "reached": reached(out) or "nothing",
         "workers_left": len(left),
         "seconds_to_leave": round(gone, 2),
         "segments_left": len(set(Path("/dev/shm").iterdir()) - before),
@@ -167,21 +202,25 @@ def killed(file: Path, out: Path, *, after: float, group: bool) -> dict[str, Any
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="three kills")
+    parser.add_argument("--quick", action="store_true", help="one kill a phase")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--write", type=Path)
     options = parser.parse_args()
-    kills, rng = 3 if options.quick else options.kills, Random(options.seed)
+    kills, rng = len(PHASES) if options.quick else options.kills, Random(options.seed)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "run.toml"
         file.write_text(RUN)
         whole, seconds = finished(file, Path(folder) / "whole")
+        tries = 0
         while len(rows) < kills:
-            instant = rng.uniform(0, seconds)
-            out = Path(folder) / f"run-{instant:.6f}"
-            row = killed(file, out, after=instant, group=len(rows) % 2 == 1)
+            hit = Counter(row["reached"] for row in rows)
+            phase, tries = min(PHASES, key=lambda one: hit[one]), tries + 1
+            out, after = Path(folder) / f"run-{tries}", rng.uniform(0, seconds.get(phase, 0.0))
+            row = killed(file, out, phase=phase, after=after, group=len(rows) % 2 == 1)
+            if row is None or row["reached"] != phase:
+                seconds[phase] = seconds.get(phase, 0.0) / 2  # the machine was slower before
             if row is not None:
                 same = row.pop("identity") == whole
                 rows.append(show({**row, "identical": same}))
@@ -193,6 +232,11 @@ def main() -> None:
             sum(row["identical"] for row in rows),
             kills,
             reached=dict(Counter(row["reached"] for row in rows)),
+        ),
+        bar(
+            "phases in which a run was killed",
+            len({row["reached"] for row in rows} & set(PHASES)),
+            len(PHASES),
         ),
         bar("kills that left no worker, no shared memory, no lock", len(clean), kills),
     ]

@@ -1,11 +1,14 @@
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+import zlib
+from contextlib import suppress
 from math import inf, isnan, nan
 from pathlib import Path
 
@@ -514,3 +517,196 @@ def test_a_reader_follows_a_live_run_and_sees_only_whole_commits(journal):
             journal.commit("round", {"t": turn}, meter=[row(turn)] * 3)
             rows = list(reader.meter())
             assert len(rows) == 3 * len(reader.commits()) == 3 * (turn + 1)
+
+
+def sealed(directory):
+    """Three full commits, of which two keep their states, and a light one."""
+    with Journal.create(directory, meta={"name": "x", "run": "seed = 1"}) as journal:
+        journal.register([Client(0, "north", 40), Client(1, "south", 60)])
+        for turn in range(4):
+            blob = {"w": journal.put(b"weights %d" % turn)} if turn < 3 else {}
+            journal.commit(
+                "round",
+                {"turn": turn, "pad": "é" * 200} if turn < 3 else None,
+                blobs=blob,
+                pins=blob,
+                meter=[row(turn, client) for client in range(8)],
+                outcomes=[Outcome(number=turn, arch={}, score=turn / 7)],
+                curves=[(1, turn, "loss", nan)],
+                events=[("path", {"turn": turn})],
+            )
+            journal.note("resumed", {"turn": turn})
+        journal.collect()
+        return everything(journal)
+
+
+def everything(journal):
+    """All that is read of a journal, but for the order of its tables on the disk."""
+    rows = list(journal.meter())
+    told = (journal.meta, list(journal.registry), rows, list(journal.outcomes()))
+    return repr((journal.digest(), *told, list(journal.events()), journal.pins(), journal.last()))
+
+
+def test_no_flipped_bit_is_believed_and_none_ends_in_a_raw_error(tmp_path):
+    whole = sealed(tmp_path / "run")
+    path = tmp_path / "run/journal.sqlite"
+    data, ends = path.read_bytes(), set()
+    for at in range(1, 8 * len(data), 8 * len(data) // 150):
+        harmed = bytearray(data)
+        harmed[at // 8] ^= 1 << at % 8
+        path.write_bytes(harmed)
+        try:
+            with Journal.open(tmp_path / "run", write=False) as journal:
+                assert everything(journal) == whole
+                ends.add("same")
+        except JournalError:
+            ends.add("refused")
+    assert ends == {"same", "refused"}
+
+
+@pytest.mark.parametrize(
+    ("change", "back"),
+    [
+        ("UPDATE meter SET bytes_up = bytes_up + 1 WHERE number = 4", 3),
+        ("DELETE FROM meter WHERE number = 3 AND client = 7", 2),
+        ("UPDATE meter SET client = 1 - client WHERE number = 3 AND client < 2", 2),
+        ("DELETE FROM events WHERE number = 4", 3),
+        ("INSERT INTO curves SELECT 9, branch, round, metric, value, phase FROM curves", 3),
+        ("UPDATE outcomes SET record = replace(record, '0.28', '0.29') WHERE number = 3", 2),
+        ("UPDATE pins SET digest = replace(digest, 'a', 'b') WHERE number = 4 OR number = 3", 2),
+        ("UPDATE commits SET wall = wall + 1 WHERE number = 4", 3),
+        ("DELETE FROM states WHERE number = 3", 2),
+        ("UPDATE states SET state = x'00' WHERE number = 3", 2),
+        ("UPDATE commit_blobs SET name = 'v' WHERE number = 3", 2),
+        ("UPDATE outcomes SET record = CAST(x'ff' AS TEXT) WHERE number = 4", 3),
+        ("UPDATE notes SET data = '{}' WHERE rowid = 4", 3),
+        ("DELETE FROM notes WHERE rowid = 4", 3),
+        ("UPDATE meter SET bytes_up = 0 WHERE number = 1", None),
+        ("UPDATE meta SET value = '2' WHERE key = 'run'", None),
+        ("UPDATE clients SET rows = 41 WHERE id = 0", None),
+        ("CREATE INDEX more ON meter (client)", 3),
+    ],
+)
+def test_what_was_changed_is_refused_and_the_commit_before_it_can_be_gone_back_to(
+    change, back, tmp_path
+):
+    place = tmp_path / "run"
+    sealed(place)
+    connection = sqlite3.connect(place / "journal.sqlite")
+    assert connection.execute(change).rowcount != 0
+    connection.commit()
+    connection.close()
+    for write in (False, True):
+        with pytest.raises(JournalError, match="the journal is damaged") as caught:
+            Journal.open(place, write=write)
+        assert ("--previous" in str(caught.value)) == (back is not None)
+    if back is None:
+        with pytest.raises(JournalError, match="the journal is damaged"):
+            Journal.open(place, write=True, damaged=True)
+        return
+    harmed = (place / "journal.sqlite").read_bytes()
+    with Journal.open(place, write=True, damaged=True) as journal:
+        assert (place / "journal.sqlite").read_bytes() == harmed  # nothing is changed before
+        assert journal.go_back() == back
+        assert [c.number for c in journal.commits()] == list(range(1, back + 1))
+        assert journal.commit("round", {"turn": 9}, meter=[row(9)]) == back + 1
+    assert (place / "journal.sqlite.damaged").read_bytes() == harmed
+    with Journal.open(place, write=False) as journal:
+        assert journal.last().state == {"turn": 9}
+        assert len(list(journal.registry)) == 2
+
+
+def test_a_torn_log_is_an_earlier_journal_or_is_refused(tmp_path):
+    place, copy = tmp_path / "run", tmp_path / "copy"
+    with Journal.create(place, meta={"name": "x"}) as journal:
+        for turn in range(12):
+            journal.commit("round", {"turn": turn}, meter=[row(turn)])
+        shutil.copytree(place, copy)  # as a kill leaves it, with its log
+    log = copy / "journal.sqlite-wal"
+    data = log.read_bytes()
+    for at in range(5, 8 * len(data), 8 * len(data) // 40):
+        shutil.copytree(place, copy, dirs_exist_ok=True)
+        harmed = bytearray(data)
+        harmed[at // 8] ^= 1 << at % 8
+        log.write_bytes(harmed)
+        with suppress(JournalError), Journal.open(copy, write=False) as journal:
+            rounds = [r.round for r in journal.meter()]
+            assert rounds == list(range(len(journal.commits())))
+
+
+@pytest.mark.parametrize("loss", ["remove", "rename", "file"])
+def test_a_directory_that_goes_is_noticed_at_the_next_commit(loss, tmp_path):
+    place = tmp_path / "run"
+    journal = Journal.create(place, meta={"name": "x"})
+    journal.commit("round", {"turn": 0})
+    if loss == "remove":
+        shutil.rmtree(place)
+    elif loss == "rename":
+        place.rename(tmp_path / "elsewhere")
+    else:
+        (place / "journal.sqlite").unlink()
+    journal.later(lambda: journal.commit("round"))
+    with pytest.raises(JournalError, match="removed"):
+        journal.settle()
+    journal.close()
+    if loss == "rename":
+        (tmp_path / "elsewhere").rename(place)
+        with Journal.open(place, write=False) as journal:
+            assert [c.number for c in journal.commits()] == [1]
+
+
+def test_a_disk_too_full_for_a_journal_leaves_nothing_that_bars_the_way(tmp_path):
+    script = (
+        "import resource, sys\n"
+        "from archipelago.journal.journal import Journal\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (8192, resource.RLIM_INFINITY))\n"
+        "Journal.create(sys.argv[1], meta={'run': 'x' * 10_000})"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "run"], capture_output=True, text=True
+    )
+    assert "no run was begun: the disk is full" in told.stderr
+    assert "give the same command again" in told.stderr
+    sealed(tmp_path / "run")
+
+
+def first_version(place):
+    """Turn a journal into one of version 1, which had no digests and kept states as text."""
+    connection = sqlite3.connect(place / "journal.sqlite", isolation_level=None)
+    packed = connection.execute("SELECT number, state FROM states").fetchall()
+    connection.executescript(
+        "DROP TABLE seals; ALTER TABLE notes DROP COLUMN seal;"
+        'ALTER TABLE commits DROP COLUMN seal; ALTER TABLE commits DROP COLUMN "full";'
+        "CREATE TABLE c (number INTEGER PRIMARY KEY, kind TEXT NOT NULL, state TEXT, wall REAL);"
+        "INSERT INTO c SELECT number, kind, NULL, wall FROM commits; DROP TABLE commits;"
+        "ALTER TABLE c RENAME TO commits; DROP TABLE states; PRAGMA user_version = 1;"
+        "CREATE INDEX full_commits ON commits (number) WHERE state IS NOT NULL;"
+    )
+    states = [(zlib.decompress(state).decode(), number) for number, state in packed]
+    connection.executemany("UPDATE commits SET state = ? WHERE number = ?", states)
+    connection.close()
+
+
+def test_a_journal_of_version_1_is_read_and_gone_on_with(tmp_path):
+    place = tmp_path / "run"
+    whole = sealed(place)
+    first_version(place)
+    before = (place / "journal.sqlite").read_bytes()
+    with Journal.open(place, write=False) as journal:
+        assert everything(journal) == whole
+    assert (place / "journal.sqlite").read_bytes() == before
+    with Journal.open(place, write=True) as journal:
+        assert everything(journal) == whole
+        journal.commit("round", {"turn": 4})
+        assert journal.go_back() == 3
+    with Journal.open(place, write=False) as journal:
+        assert journal.last().state["turn"] == 2
+
+
+def test_a_state_that_repeats_itself_takes_little_room(journal):
+    state = {"kept": [{"client": n, "branch": 1, "rounds": [n] * 8} for n in range(20_000)]}
+    for _ in range(6):
+        journal.commit("round", state)
+        journal.collect()
+    assert len(json.dumps(state)) > 10**6
+    assert (journal.directory / "journal.sqlite").stat().st_size < 10**6

@@ -419,6 +419,45 @@ def test_a_failed_final_training_gives_its_own_reason(tmp_path):
     assert caught.value.got == "round 4: NaN loss"
 
 
+def test_an_edited_run_file_in_the_directory_is_refused_and_kept(plain, tmp_path):
+    place = tmp_path / "run"
+    study = search(run_of(), place)
+    for event in study.events():
+        if event.kind == "round":
+            study.stop()
+    file = place / "run.toml"
+    text, before = file.read_text(), digest(place)
+    for edited in (text.replace("seed = ", "seed = 9"), text + "\n[budget", "\udcff"):
+        data = edited.encode(errors="surrogateescape")
+        file.write_bytes(data)
+        for previous in (False, True):
+            with pytest.raises(ConfigError, match="a begun run keeps its settings") as caught:
+                resume(place, previous=previous)
+            assert str(file) in str(caught.value)
+        assert file.read_bytes() == data
+        assert digest(place) == before  # nothing was rolled back
+    file.write_text(f"# a comment\n{text}")
+    assert resume(place).result.metrics["accuracy"] > 0.5
+    assert digest(place) == plain
+
+
+def test_a_directory_renamed_under_a_run_stops_it_at_the_next_commit(tmp_path):
+    place, turns = tmp_path / "run", []
+
+    def watched():
+        for event in search(run_of(), place).events():
+            if event.kind == "round":
+                turns.append(event)
+                if len(turns) == 1:
+                    place.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(JournalError, match="directory was removed or renamed"):
+        watched()
+    assert len(turns) <= 3
+    assert not place.exists()
+    assert (tmp_path / "elsewhere/journal.sqlite").is_file()
+
+
 def test_a_corrupt_tensor_is_named_and_the_commit_before_goes_on(plain, tmp_path, monkeypatch):
     monkeypatch.setattr("archipelago.driver.record.SHARE", 0.0)  # tensors with every commit
     study = search(run_of(), tmp_path / "run")

@@ -45,7 +45,9 @@ class Blobs:
         failpoint("before-blob")
         with guarded(self._directory, path):
             if not path.parent.is_dir():
-                path.parent.mkdir(0o700, parents=True, exist_ok=True)
+                # Never the run's directory, should it be gone.
+                self._root.mkdir(0o700, exist_ok=True)
+                path.parent.mkdir(0o700, exist_ok=True)
                 self._unsettled |= {self._root, self._directory}
             if not (path.is_file() and _digest(path.read_bytes()) == digest):
                 with aside(path, mode=0o600) as made:

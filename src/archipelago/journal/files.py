@@ -10,7 +10,15 @@ from pathlib import Path
 from archipelago.core.aside import aside
 from archipelago.core.errors import JournalError
 
-__all__ = ["Buffer", "flush_folder", "guarded", "write_aside", "write_atomic"]
+__all__ = [
+    "Buffer",
+    "damage",
+    "database_error",
+    "flush_folder",
+    "guarded",
+    "write_aside",
+    "write_atomic",
+]
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,7 +34,10 @@ def guarded(directory: Path, where: Path) -> Iterator[None]:
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError):
         raise  # the caller's mistake (a closed journal, a NaN cost), not the disk's
     except sqlite3.Error as error:
-        raise _database_error(error, directory, where) from error
+        raise (
+            database_error(error, directory, where)
+            or damage(directory, where, str(error), back=None)
+        ) from error
     except OSError as error:
         if error.errno in _FULL:
             raise JournalError(
@@ -41,10 +52,13 @@ def guarded(directory: Path, where: Path) -> Iterator[None]:
         ) from error
 
 
-def _database_error(error: sqlite3.Error, directory: Path, where: Path) -> JournalError:
+def database_error(error: sqlite3.Error, directory: Path, where: Path) -> JournalError | None:
+    """Return what SQLite met, with its remedy; None where that is a damaged file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_FULL:
         what, fix = "the disk is full; nothing committed so far is lost", _MAKE_ROOM
+    elif code in (sqlite3.SQLITE_IOERR_SHORT_READ, sqlite3.SQLITE_IOERR_CORRUPTFS):
+        return None
     elif code is not None and code & 0xFF == sqlite3.SQLITE_IOERR:
         what = f"the disk refused a read or write ({error}); nothing committed so far is lost"
         fix = "check the disk and its free space, then `archipelago resume {}`"
@@ -53,9 +67,25 @@ def _database_error(error: sqlite3.Error, directory: Path, where: Path) -> Journ
     elif code is not None and code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
         what, fix = f"the journal cannot be opened ({error})", "check the rights of {}"
     else:
-        what = f"the journal is damaged ({error})"
-        fix = "restore {} from a copy, or start the run again in a new directory"
+        return None
     return JournalError(what, where=str(where), fix=fix.format(directory))
+
+
+def damage(directory: Path, where: Path, what: str, *, back: int | None) -> JournalError:
+    """Return the error of a journal that is not as it was written.
+
+    Args:
+        directory: of the run.
+        where: its database.
+        what: is not.
+        back: the commit that can be gone back to; 0 for none, None where nobody has looked.
+    """
+    fix = f"restore {directory} from a copy, or start the run again in a new directory"
+    if back:
+        fix = f"go back to commit {back} with `archipelago resume {directory} --previous`"
+    elif back is None:
+        fix = f"`archipelago resume {directory}` says whether there is a commit to go back to"
+    return JournalError(f"the journal is damaged ({what})", where=str(where), fix=fix)
 
 
 def flush_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ depends on speed.
 import json
 import sqlite3
 import tomllib
+import zlib
 from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
@@ -28,14 +29,14 @@ _ROWS = (
     "SELECT number, branch, round, metric, value, phase FROM curves ORDER BY number, rowid",
     "SELECT number, name, digest FROM pins ORDER BY number, name",
     "SELECT name, digest FROM commit_blobs WHERE number = "
-    "(SELECT max(number) FROM commits WHERE state IS NOT NULL) ORDER BY name",
+    "(SELECT max(number) FROM states) ORDER BY name",
 )
 _RECORDS = (
     "SELECT key, value FROM meta WHERE key NOT IN ('created', 'directory', 'run') ORDER BY key",
     "SELECT number, record FROM outcomes ORDER BY number, rowid",
     "SELECT number || kind, data FROM events ORDER BY number, rowid",
-    "SELECT number, state FROM commits WHERE state IS NOT NULL ORDER BY number DESC LIMIT 1",
 )
+_STATE = "SELECT number, state FROM states ORDER BY number DESC LIMIT 1"
 
 
 def identity(connection: sqlite3.Connection) -> str:
@@ -51,6 +52,8 @@ def identity(connection: sqlite3.Connection) -> str:
         add(query, connection.execute(query))
     for query in _RECORDS:
         add(query, ((key, _stable(text)) for key, text in connection.execute(query)))
+    states = connection.execute(_STATE)
+    add(_STATE, ((number, _stable(zlib.decompress(state))) for number, state in states))
     query = "SELECT value FROM meta WHERE key = 'run'"
     add(query, (lasting(json.loads(text)) for (text,) in connection.execute(query)))
     return name.hexdigest()
@@ -66,7 +69,7 @@ def lasting(run: str) -> str:
     return json.dumps(tables, sort_keys=True)
 
 
-def _stable(text: str) -> str:
+def _stable(text: str | bytes) -> str:
     return json.dumps(_without(json.loads(text)), sort_keys=True)
 
 

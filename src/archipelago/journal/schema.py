@@ -9,30 +9,54 @@ from typing import Any, Final
 
 from archipelago.core.errors import JournalError
 from archipelago.core.meter import COLUMNS
-from archipelago.journal.files import flush_folder
+from archipelago.journal.files import flush_folder, write_aside
+from archipelago.journal.seals import seal_all
 
-__all__ = ["DATABASE", "HISTORY", "VERSION", "build", "connect", "pack"]
+__all__ = [
+    "DATABASE",
+    "HISTORY",
+    "VERSION",
+    "blank",
+    "build",
+    "connect",
+    "pack",
+    "place",
+    "version",
+]
 
 DATABASE: Final = "journal.sqlite"
-VERSION: Final = 1
-"""Raised with every change of the tables; an older program refuses a newer journal."""
+VERSION: Final = 2
+"""Raised with every change of the tables. An older program refuses a newer journal; journals of
+version 1, which had no digests, are read."""
 
-HISTORY: Final = ("commits", "commit_blobs", "pins", "meter", "outcomes", "curves", "events")
+HISTORY: Final = (
+    "commits",
+    "states",
+    "commit_blobs",
+    "pins",
+    "meter",
+    "outcomes",
+    "curves",
+    "events",
+)
 """Tables whose rows carry the number of their commit and vanish when it is rolled back."""
 
 _TYPES = {"phase": "TEXT", "kind": "TEXT", "note": "TEXT"}
 _TYPES |= dict.fromkeys(("virtual_seconds", "seconds"), "REAL")
 _METER = ", ".join(f"{name} {_TYPES.get(name, 'INTEGER')} NOT NULL" for name in COLUMNS)
 
-# A light commit has no state; so has a full one that was superseded and collected.
-# NaN is stored as NULL by SQLite: hence `value REAL` without NOT NULL.
+# `seal`: see `journal.seals`. A commit is `full` where it has, or had before it was collected, a
+# state, which is compressed JSON. NaN is stored as NULL by SQLite: hence `value REAL` without NOT
+# NULL. No index: a flipped bit in one would hide rows from some queries and not from others.
 _TABLES = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE seals (name TEXT PRIMARY KEY, seal BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE clients (
     id INTEGER PRIMARY KEY, name TEXT NOT NULL, rows INTEGER NOT NULL, trace INTEGER NOT NULL);
 CREATE TABLE commits (
-    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, state TEXT, wall REAL NOT NULL);
-CREATE INDEX full_commits ON commits (number) WHERE state IS NOT NULL;
+    number INTEGER PRIMARY KEY, kind TEXT NOT NULL, "full" INTEGER NOT NULL, wall REAL NOT NULL,
+    seal BLOB NOT NULL);
+CREATE TABLE states (number INTEGER PRIMARY KEY, state BLOB NOT NULL, seal BLOB NOT NULL);
 CREATE TABLE commit_blobs (
     number INTEGER NOT NULL, name TEXT NOT NULL, digest TEXT NOT NULL,
     PRIMARY KEY (number, name)) WITHOUT ROWID;
@@ -48,7 +72,8 @@ CREATE TABLE curves (
     metric TEXT NOT NULL, value REAL, phase TEXT NOT NULL);
 CREATE TABLE events (
     number INTEGER NOT NULL, kind TEXT NOT NULL, data TEXT NOT NULL, wall REAL NOT NULL);
-CREATE TABLE notes (kind TEXT NOT NULL, data TEXT NOT NULL, wall REAL NOT NULL);
+CREATE TABLE notes (
+    kind TEXT NOT NULL, data TEXT NOT NULL, wall REAL NOT NULL, seal BLOB NOT NULL);
 """
 
 
@@ -57,27 +82,40 @@ def pack(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def blank() -> sqlite3.Connection:
+    """Return the tables, empty and in memory."""
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.executescript(f"{_TABLES} PRAGMA user_version = {VERSION};")
+    return connection
+
+
 def build(directory: Path, meta: Mapping[str, Any]) -> None:
-    """Create the database aside and rename it: it is there whole or not at all."""
+    """Create the database: it is there whole or not at all."""
+    connection = blank()
+    try:
+        rows = [(key, pack(value)) for key, value in meta.items()]
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+        seal_all(connection)
+        place(directory, connection)
+    finally:
+        connection.close()
+
+
+def place(directory: Path, connection: sqlite3.Connection) -> None:
+    """Write a database that is in memory to the directory, aside, and rename it.
+
+    The log of an older database of this name must be gone: SQLite would replay it on this one.
+    """
     aside = directory / f".{DATABASE}.new"
     for stale in directory.glob(f".{DATABASE}.new*"):
         stale.unlink()
-    connection = sqlite3.connect(aside, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {VERSION}; COMMIT;")
-        rows = [(key, pack(value)) for key, value in meta.items()]
-        connection.execute("BEGIN")
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-        connection.execute("COMMIT")
-    finally:
-        connection.close()
+    write_aside(aside, [connection.serialize()])
     aside.replace(directory / DATABASE)
     flush_folder(directory)
 
 
-def connect(directory: Path, *, write: bool) -> sqlite3.Connection:
-    """Open and check the database; a reader can change nothing.
+def connect(directory: Path, *, write: bool, ignore_log: bool = False) -> sqlite3.Connection:
+    """Open the database, unchecked but for being a journal of a version that is read.
 
     WAL with `synchronous = FULL`: a commit is on the disk before it is reported, because
     collection then deletes the tensors of older ones.
@@ -90,7 +128,7 @@ def connect(directory: Path, *, write: bool) -> sqlite3.Connection:
             fix="give the directory of a run; `archipelago runs` lists them",
         )
     mode = "rw" if write else "ro"
-    if not write and not os.access(directory, os.W_OK):
+    if ignore_log or (not write and not os.access(directory, os.W_OK)):
         mode = "ro&immutable=1"  # a reader of WAL needs to create -shm, unless nobody writes
     uri = f"{path.absolute().as_uri()}?mode={mode}"
     # A writer's second thread takes turns with the first; see `Journal.later`.
@@ -98,8 +136,9 @@ def connect(directory: Path, *, write: bool) -> sqlite3.Connection:
         uri, uri=True, isolation_level=None, timeout=30, check_same_thread=not write
     )
     try:
-        _check(connection, path, thorough=write)
+        _check_version(connection, path)
         if write:
+            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
     except BaseException:
         connection.close()
@@ -107,22 +146,23 @@ def connect(directory: Path, *, write: bool) -> sqlite3.Connection:
     return connection
 
 
-def _check(connection: sqlite3.Connection, path: Path, *, thorough: bool) -> None:
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > VERSION:
+def version(connection: sqlite3.Connection) -> int:
+    """Return the number of the journal's tables."""
+    return connection.execute("PRAGMA user_version").fetchone()[0]
+
+
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
+    found = version(connection)
+    if found > VERSION:
         raise JournalError(
-            f"written by a newer version: its journal is number {version}, this program "
+            f"written by a newer version, or damaged: its journal is number {found}, this program "
             f"reads up to {VERSION}",
             where=str(path),
             fix="pip install --upgrade archipelago-nas",
         )
-    if version < 1:
+    if found < 1:
         raise JournalError(
             "not a journal of Archipelago",
             where=str(path),
             fix="give the directory of a run; `archipelago runs` lists them",
         )
-    if thorough:
-        found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)

@@ -367,12 +367,14 @@ def resume(
         directory: of a run that was stopped or killed.
         run: that began it, where a part of it is known to Python only; None reads it from there.
             Its engine may be another one.
-        previous: go back to the commit before the last, for a damaged tensor file.
+        previous: go back to the commit before the last, for a damaged tensor file; of a damaged
+            journal, to the last before the damage.
         settings: `engine.option=value`: where this session computes.
         profile: as in `search`.
 
     Raises:
-        ConfigError: another run began there, or `settings` would change what is computed.
+        ConfigError: another run began there, its `run.toml` was edited since, or `settings` would
+            change what is computed.
     """
     for setting in settings:
         if setting.partition("=")[0].partition(".")[0].strip() != "engine":
@@ -390,7 +392,7 @@ def resume(
             fix="replace the run's engine instead",
         )
     path = Path(directory)
-    with Journal.open(path, write=previous) as journal:
+    with Journal.open(path, write=previous, damaged=previous) as journal:
         text = journal.meta["run"]
         if run is None:
             run = loads(text, settings, source=str(path / "run.toml"))
@@ -402,8 +404,9 @@ def resume(
                 fix=f"compose it as {path / 'run.toml'} says, or start a new one",
             )
         # Last: what is refused above changes nothing.
-        if previous and (commit := journal.previous()):
-            journal.rollback(commit.number)
+        _check_unedited(path, text)
+        if previous:
+            journal.go_back()
     return Study(run, path, resumed=True, profile=profile)
 
 
@@ -415,6 +418,27 @@ def _gave_out(error: Exception, directory: Path) -> MachineFailed:
         got=error.got if given else words_of(error),
         where=str(directory),
         fix=f"{_ROOM}, then `archipelago resume {directory}`: what was committed is kept",
+    )
+
+
+def _check_unedited(directory: Path, text: str) -> None:
+    """Refuse a `run.toml` that says something else than what began here: it would go unheard.
+
+    Comments and `[engine]` are written over: neither changes what is computed.
+    """
+    path = directory / "run.toml"
+    try:
+        if not path.exists() or lasting(path.read_text(encoding="utf-8")) == lasting(text):
+            return
+        got = None
+    except (ValueError, RecursionError) as error:  # no TOML, or no text
+        got = str(error)
+    raise ConfigError(
+        "this copy of the run file is not what began here: a begun run keeps its settings",
+        got=got,
+        where=str(path),
+        fix="move it and `archipelago search` it into a new directory, or remove it: "
+        f"`archipelago resume {directory}` writes it again; --set engine.* says where to compute",
     )
 
 
