@@ -1,18 +1,26 @@
 """The silos' data before there is a run: what they hold, and the verdict on each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.labels import targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
-from archipelago.data.prepare import Source, own
+from archipelago.data.prepare import Owned, Source, floor_of, own
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
+from archipelago.data.releases import Withheld
 from archipelago.data.split import Split
-from archipelago.data.statistics import Answers, Clients, agree_columns, agree_labels, merged
+from archipelago.data.statistics import (
+    Answers,
+    Clients,
+    agree_columns,
+    agree_labels,
+    merged,
+    refuse_unnamed,
+)
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 from archipelago.data.windows import Windows
 
@@ -37,6 +45,8 @@ class Inspection:
         shape: of a network's input, without the batch.
         outputs: classes, labels, or 1.
         meter: what asking cost.
+        withheld: what silos did not tell, for want of rows.
+        floor: fewest rows behind what they told; 0 where the set is published.
     """
 
     rows_by_silo: Mapping[str, int]
@@ -48,6 +58,8 @@ class Inspection:
     shape: tuple[int, ...]
     outputs: int
     meter: tuple[MeterRow, ...]
+    withheld: tuple[Withheld, ...] = ()
+    floor: int = 0
 
 
 def inspect(
@@ -58,20 +70,26 @@ def inspect(
     *,
     seed: Seed,
     windows: Windows | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Inspection:
     """Ask every client for aggregates over its train rows, and judge them.
 
-    With `windows`, rows are windows of recordings.
+    With `windows`, rows are windows of recordings; `preprocess` has the floor.
 
     Raises:
         DataError: silos disagree on a column, or a column cannot be read.
     """
-    owned = own(source.load(), partition, split, task, seed, windows=windows)
+    how = preprocess or Preprocess()
+    floor = floor_of(source, how)
+    exact = how.label_counts
+    owned = own(
+        source.load(), partition, split, task, seed, windows=windows, floor=floor, exact=exact
+    )
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
-    labels = _labels(task, schemas, owned.raw.target)
+    labels = _labels(task, schemas, owned)
     table = isinstance(owned.raw.x, Mapping)
-    agreed = agree_columns(clients, schemas, Preprocess(scaling="robust")) if table else None
+    agreed = agree_columns(clients, schemas, replace(how, scaling="robust")) if table else None
     findings = judge(clients, schemas, agreed)
     columns = agreed.columns if agreed else ()
     numeric = [column for column in columns if not column.dropped and column.kind != "category"]
@@ -86,19 +104,34 @@ def inspect(
         shape=(width,) if columns else owned.raw.shape,
         outputs=len(labels) or 1,
         meter=tuple(clients.meter),
+        withheld=(*owned.withheld, *_unnamed(schemas, labels), *clients.withheld),
+        floor=floor,
     )
 
 
 def _labels(
-    task: Classification | MultiLabel | Regression, schemas: Answers, where: str
+    task: Classification | MultiLabel | Regression, schemas: Answers, owned: Owned
 ) -> dict[str, int]:
     """Return rows by agreed label, or refuse a target from which nothing can be learned."""
+    where = owned.raw.target
     if isinstance(task, Regression):
         targets_of(task, schemas, where)
         return {}
     least = 1 if isinstance(task, MultiLabel) else 2
+    refuse_unnamed(schemas, where, owned.floor)
     agreed = agree_labels(schemas, task.classes, least=least, where=where)
     return dict(zip(*agreed, strict=True))
+
+
+def _unnamed(schemas: Answers, labels: Mapping[str, int]) -> Iterator[Withheld]:
+    """Yield the silos that hold rows of classes that they may not name.
+
+    Another silo may name some of them: who finds out is the silo, when it is told the classes.
+    """
+    if labels:
+        yield from (
+            Withheld(silo=silo, what="classes") for silo, said in schemas if said.get("unnamed")
+        )
 
 
 def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:

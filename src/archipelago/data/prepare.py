@@ -1,6 +1,6 @@
 """From a source to shards: own, agree, apply, split, write. The straight line of this folder."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -19,16 +19,37 @@ from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
 from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
+from archipelago.data.releases import Withheld, refuse_all_few
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
-from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
+from archipelago.data.statistics import (
+    Agreed,
+    Answers,
+    Clients,
+    agree_columns,
+    merged,
+    refuse_unnamed,
+)
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 from archipelago.data.windows import Windows, windows_of
 
-__all__ = ["SILOS", "Owned", "Prepared", "Source", "Summary", "own", "own_unread", "prepare"]
+__all__ = [
+    "SILOS",
+    "Owned",
+    "Prepared",
+    "Source",
+    "Summary",
+    "floor_of",
+    "own",
+    "own_unread",
+    "prepare",
+]
 
 SILOS = 1000
 """Most clients on whose data a run passes a verdict, one by one."""
+
+LEAST_ROWS = 3
+"""Rows of a client that can be parted at all: one each to train, validate and test."""
 
 _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -53,7 +74,8 @@ class Summary:
         train: rows to train on.
         validation: rows to validate on.
         test: sealed rows.
-        labels: train rows of each class; empty for a regression.
+        labels: train rows of each class; empty for a regression, and where the owner of the rows
+            did not set `preprocess.label_counts`.
         held_out: whether it never trains.
     """
 
@@ -77,6 +99,7 @@ class Prepared:
         summaries: one for each client; of a fleet, one for each home.
         views: by scaling, further preparations of the same rows that a search may choose.
         findings: the verdict on each client's rows; None where nobody asked for one.
+        withheld: what silos did not tell, or are not asked, for want of rows.
     """
 
     shards: Population
@@ -85,6 +108,7 @@ class Prepared:
     summaries: tuple[Summary, ...]
     views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
     findings: tuple[Finding, ...] | None = None
+    withheld: tuple[Withheld, ...] = ()
 
     def tuned(self, settings: Mapping[str, Value]) -> "Prepared":
         """Return the same under the scaling that `settings` names, where there is one."""
@@ -96,7 +120,17 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Owned:
-    """Rows with their owners and parts. `labels` or `target` is None, as the task has it."""
+    """Rows with their owners and parts. `labels` or `target` is None, as the task has it.
+
+    Attributes:
+        held: clients that are not asked: held out, or with fewer rows than the floor; the latter
+            have no row in any part.
+        floor: fewest rows behind what leaves a client; 0 where the set is published.
+        recording: of windows: which recording each row was cut from.
+        declared: class names that are schema.
+        exact: whether exact counts of labels may leave.
+        withheld: clients that were left out.
+    """
 
     raw: Raw
     names: tuple[str, ...]
@@ -105,6 +139,11 @@ class Owned:
     labels: np.ndarray | None
     target: np.ndarray | None
     separator: str
+    floor: int = 0
+    recording: np.ndarray | None = None
+    declared: tuple[str, ...] = ()
+    exact: bool = False
+    withheld: tuple[Withheld, ...] = ()
 
     def local(self, client: int) -> LocalRows:
         """Return one client's train rows: all that its half of the statistics round sees."""
@@ -122,7 +161,54 @@ class Owned:
             scale=raw.scale,
             categorical=raw.categorical,
             separator=self.separator,
+            floor=self.floor,
+            declared=self.declared,
+            units=None if self.recording is None else self.recording[rows],
+            place=None if self.recording is not None else lambda row: raw.place(int(rows[row])),
+            exact=self.exact,
         )
+
+    def units(self, part: int) -> np.ndarray:
+        """Return how many rows, or recordings, each client has in a part, int64 `[clients]`."""
+        of = self.recording
+        return np.array(
+            [len(s[part] if of is None else np.unique(of[s[part]])) for s in self.spans]
+        )
+
+    def quiet(self, part: int) -> tuple[int, ...]:
+        """Return the clients that have rows in a part, and too few to tell of."""
+        counts = self.units(part)
+        return tuple(np.flatnonzero((counts > 0) & (counts < self.floor)).tolist())
+
+    def without(self, rows: np.ndarray) -> "Owned":
+        """Return the same without some rows (`[rows]` bool), and without clients left with few."""
+        spans = [tuple(part[~rows[part]] for part in parts) for parts in self.spans]
+        kept = replace(self, spans=spans)
+        counts = kept.units(TRAIN)
+        few = set(np.flatnonzero(counts < self.floor).tolist()) - self.held
+        return kept.leaving(few)
+
+    def leaving(self, few: Collection[int]) -> "Owned":
+        """Return the same with some clients left out, who then have no rows.
+
+        Raises:
+            DataError: nobody is left to train.
+        """
+        if not few:
+            return self
+        none = np.zeros(0, np.int64)
+        out = replace(
+            self,
+            spans=[(none,) * 3 if c in few else parts for c, parts in enumerate(self.spans)],
+            held=self.held | frozenset(few),
+            withheld=(
+                *self.withheld,
+                *(Withheld(silo=self.names[c], what="silo") for c in sorted(few)),
+            ),
+        )
+        if len(out.held) == len(self.names):
+            raise refuse_all_few([self.names[c] for c in sorted(few)], self.floor)
+        return out
 
     def cut(self, windows: Windows | None) -> "Owned":
         """Return the windows of these recordings, each where its recording is."""
@@ -148,6 +234,7 @@ class Owned:
             spans=[tuple(windows_of(part, counts) for part in parts) for parts in self.spans],
             labels=None if self.labels is None else self.labels[recording],
             target=None if self.target is None else self.target[recording],
+            recording=recording,
         )
 
 
@@ -184,11 +271,26 @@ def prepare(
             belongs to no column.
     """
     scaled, home = preprocess or Preprocess(), Path(directory)
-    owned = own(source.load(), partition, split, task, seed, windows=scaled.windows)
-    raw, held = owned.raw, owned.held
-    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
+    floor = floor_of(source, scaled)
+    owned = own(
+        source.load(),
+        partition,
+        split,
+        task,
+        seed,
+        windows=scaled.windows,
+        floor=floor,
+        exact=scaled.label_counts,
+    )
+    raw = owned.raw
+    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     answers = clients.ask({"ask": "schema"})
-    filled, y = _targets(task, answers, owned)
+    filled, y, owned = _targets(task, answers, owned)
+    clients.clients = [c for c in clients.clients if c not in owned.held]
+    kept = {owned.names[client] for client in clients.clients}
+    answers = [(silo, said) for silo, said in answers if silo in kept]
+    quiet = {"validation": owned.quiet(VALIDATION), "test": owned.quiet(TEST)}
+    _refuse_silence(owned)
 
     def agreed(how: Preprocess) -> Agreed | None:
         table = isinstance(raw.x, Mapping)
@@ -201,11 +303,13 @@ def prepare(
             where,
             signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
             names=owned.names,
-            held_out=sorted(held),
+            held_out=sorted(owned.held),
             x=x,
             y=y,
             spans=owned.spans,
             affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
+            floor=floor,
+            quiet=quiet,
         )
         (where / "preparation.json").write_text(preparation.to_json())
         return preparation, shards
@@ -218,6 +322,9 @@ def prepare(
     views = {name: written(how, home / name, agreed(how))[0] for name, how in others.items()}
     few = len(clients.clients) <= SILOS
     findings = judge(clients, answers, first) if judged and few else None
+    withheld = [*owned.withheld, *dict.fromkeys(clients.withheld)]
+    for part, few in quiet.items():
+        withheld += [Withheld(silo=owned.names[client], what=part) for client in few]
     return Prepared(
         shards=partition.settle(shards, seed) if isinstance(partition, Fleet) else shards,
         rows=tuple(clients.meter),
@@ -225,7 +332,27 @@ def prepare(
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
         findings=findings,
+        withheld=tuple(withheld),
     )
+
+
+def floor_of(source: object, preprocess: Preprocess) -> int:
+    """Return the fewest rows behind what leaves a silo; 0 for a set that anybody can look up."""
+    return 0 if getattr(source, "PUBLISHED", False) else preprocess.floor
+
+
+def _refuse_silence(owned: Owned) -> None:
+    """Refuse a study in which nobody has enough rows to validate, or to test."""
+    for part, name in ((VALIDATION, "validation"), (TEST, "test")):
+        counts = owned.units(part)
+        if owned.floor > 1 and counts.max() < owned.floor:
+            raise DataError(
+                f"no silo has {owned.floor} {name} rows: nobody may tell a score",
+                got=f"{len(counts)} silos, each with fewer",
+                where=f"split.{name}",
+                fix=f"raise split.{name}, join silos (partition.clients), or lower "
+                "preprocess.floor if their owners agree",
+            )
 
 
 def _refuse_lengths(raw: Raw) -> None:
@@ -260,8 +387,14 @@ def own(
     seed: Seed,
     *,
     windows: Windows | None = None,
+    floor: int = 0,
+    exact: bool = False,
 ) -> Owned:
     """Give rows to clients, part them, then cut recordings; nothing is learned from them yet.
+
+    Args:
+        floor: clients with fewer train rows are left out; see `Owned`.
+        exact: see `Owned`.
 
     Raises:
         DataError: labels are missing, or a recording is shorter than a window.
@@ -269,12 +402,14 @@ def own(
     """
     if isinstance(task, Regression):
         target = target_of(raw)
-        owned = _owned(raw, partition, split, _fifths(target), seed, target=target)
+        owned = _owned(raw, partition, split, _fifths(target), seed, floor=floor, target=target)
         return owned.cut(windows)
     labels = labels_of(raw, task)
     strata = np.unique(labels, return_inverse=True)[1]
     separator = task.separator if isinstance(task, MultiLabel) else ""
-    owned = _owned(raw, partition, split, strata, seed, labels=labels, separator=separator)
+    owned = _owned(raw, partition, split, strata, seed, floor=floor, labels=labels)
+    declared = (*task.classes, *raw.declared)
+    owned = replace(owned, separator=separator, declared=declared, exact=exact)
     return owned.cut(windows)
 
 
@@ -283,9 +418,12 @@ def own_unread(
     partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     seed: Seed,
+    *,
+    floor: int = 0,
 ) -> Owned:
     """Give rows to clients before anybody knows what the label column means."""
-    return _owned(raw, partition, split, np.zeros(raw.rows, np.int64), seed, labels=raw.y)
+    strata = np.zeros(raw.rows, np.int64)
+    return _owned(raw, partition, split, strata, seed, floor=floor, labels=raw.y)
 
 
 def _owned(
@@ -295,11 +433,13 @@ def _owned(
     strata: np.ndarray,
     seed: Seed,
     *,
+    floor: int,
     labels: np.ndarray | None = None,
     target: np.ndarray | None = None,
-    separator: str = "",
 ) -> Owned:
     owners = partition.owners if isinstance(partition, Fleet) else partition
+    if isinstance(owners, Natural) and floor > 1 and owners.least <= max(LEAST_ROWS, floor):
+        owners = replace(owners, least=1)  # whoever has too few is left out below, not refused
     owner, names = assign(
         owners,
         raw,
@@ -308,15 +448,20 @@ def _owned(
         official=raw.official if split.official else None,
     )
     held = frozenset(split.held(len(names), seed.child("split")))
-    return Owned(
+    least = max(floor, LEAST_ROWS) if floor > 1 else 0
+    spans = _spans(raw, split, strata, (owner, names, held), seed.child("split"), least=least)
+    owned = Owned(
         raw=raw,
         names=names,
         held=held,
-        spans=_spans(raw, split, strata, (owner, names, held), seed.child("split")),
+        spans=spans,
         labels=labels,
         target=target,
-        separator=separator,
+        separator="",
+        floor=floor,
     )
+    few = [c for c, parts in enumerate(spans) if len(parts[TEST if c in held else TRAIN]) < floor]
+    return owned.leaving(few)
 
 
 def _spans(
@@ -325,7 +470,10 @@ def _spans(
     strata: np.ndarray,
     owners: tuple[np.ndarray, tuple[str, ...], frozenset[int]],
     seed: Seed,
+    *,
+    least: int,
 ) -> _Spans:
+    """Part each client's rows; one with fewer than `least` gets no part."""
     owner, names, held = owners
     order = np.argsort(owner, kind="stable")
     cuts = np.searchsorted(owner[order], np.arange(len(names) + 1))
@@ -335,6 +483,9 @@ def _spans(
         rows = order[cuts[client] : cuts[client + 1]]
         if client in held:
             out.append((none, none, rows))
+            continue
+        if len(rows) < least:
+            out.append((none, none, none))
             continue
         part = split.parts(
             strata[rows],
@@ -349,26 +500,40 @@ def _spans(
 
 def _targets(
     task: Classification | MultiLabel | Regression, answers: Answers, owned: Owned
-) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
-    """Fill in the task, and encode every row's target."""
+) -> tuple[Classification | MultiLabel | Regression, np.ndarray, Owned]:
+    """Fill in the task, encode every row's target, and leave out rows of unnamed classes."""
     if owned.target is not None and isinstance(task, Regression):
-        return targets_of(task, answers, owned.raw.target), owned.target.astype(np.float32)
+        y = owned.target.astype(np.float32)
+        return targets_of(task, answers, owned.raw.target), y, owned
     if owned.labels is None or isinstance(task, Regression):
         raise AssertionError("a task has labels or a target")
+    refuse_unnamed(answers, owned.raw.target, owned.floor)
     filled, codes = codes_of(task, answers, owned.labels, owned.raw.classes, owned.raw.target)
     if isinstance(task, MultiLabel):
-        return filled, codes
+        return filled, codes, owned
+    if owned.floor > 1:
+        return filled, codes, _without_unnamed(owned, codes < 0)
     for spans, name in zip(owned.spans, owned.names, strict=True):
         rows = np.concatenate(spans)
         unseen = rows[codes[rows] < 0]
         if len(unseen):
             raise DataError(
                 "a class has no train row at any client",
-                got=str(owned.labels[unseen[0]]),
+                got=owned.raw.place(int(unseen[0])),
                 where=f"client {name!r}, {owned.raw.target}",
                 fix="remove this class, or use another seed or a smaller test share",
             )
-    return filled, codes
+    return filled, codes, owned
+
+
+def _without_unnamed(owned: Owned, unnamed: np.ndarray) -> Owned:
+    """Leave out rows of classes that no silo may name, and say whose they were."""
+    if not unnamed.any():
+        return owned
+    whose = [c for c, parts in enumerate(owned.spans) if any(unnamed[p].any() for p in parts)]
+    out = owned.without(unnamed)
+    noted = tuple(Withheld(silo=owned.names[client], what="classes") for client in whose)
+    return replace(out, withheld=(*out.withheld, *noted))
 
 
 def _inputs(
@@ -406,7 +571,9 @@ def _summaries(
 ) -> list[Summary]:
     out: list[Summary] = []
     for client, (train, validation, test) in enumerate(owned.spans):
-        if isinstance(task, MultiLabel):
+        if owned.floor and not owned.exact:
+            labels = ()
+        elif isinstance(task, MultiLabel):
             labels = tuple(y[train].sum(0).astype(int).tolist())
         elif isinstance(task, Classification):
             labels = tuple(np.bincount(y[train], minlength=task.outputs).tolist())

@@ -34,6 +34,7 @@ class Raw:
         label: name of the column that `y` was; empty where it had none.
         lengths: of series that differ in length: steps of each row that were recorded, int64
             `[rows]`; the rest of the row is padding. None: every row is whole.
+        declared: class names that an owner declared, as folders do: schema, no row's value.
         starts: number of the first row of each text file, by the file's name, in order.
     """
 
@@ -50,6 +51,7 @@ class Raw:
     categorical: frozenset[str] = frozenset()
     label: str = ""
     lengths: np.ndarray | None = None
+    declared: tuple[str, ...] = ()
     starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ from archipelago.core.seeds import Seed
 from archipelago.data.decide import decide
 from archipelago.data.inspection import Inspection, inspect
 from archipelago.data.partition import Iid, Natural
+from archipelago.data.prepare import floor_of
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.raw import Raw
 from archipelago.data.split import Split
@@ -75,10 +76,17 @@ def draft(source: Any, *, file: str | Path = "run.toml", name: str = "", seed: i
     raw = source.load()
     partition, how = _partition(raw)
     split, root = Split(), Seed(seed).child("data")
-    decision = decide(raw, partition, split, seed=root)
+    decision = decide(raw, partition, split, seed=root, floor=floor_of(source, Preprocess()))
     cut, reason = _cut(raw)
     windows = cut.windows
-    found = inspect(_Loaded(raw), partition, split, decision.task, seed=root, windows=windows)
+    found = inspect(
+        _Loaded(raw, getattr(source, "PUBLISHED", False)),
+        partition,
+        split,
+        decision.task,
+        seed=root,
+        windows=windows,
+    )
     lines = [
         *_data(source, Path(file), found),
         _Line("partition", "kind", partition.kind, how),
@@ -100,6 +108,7 @@ class _Loaded:
     """Rows that were read once already."""
 
     raw: Raw
+    PUBLISHED: bool
 
     def load(self) -> Raw:
         return self.raw

@@ -64,6 +64,7 @@ class ImageFolder:
             natural=np.array([silo for silo, _, _ in found]) if several else None,
             names=tuple(names) if several else (),
             scale=np.array([1 / 255]),
+            declared=tuple(sorted({label for _, label, _ in found})),
         )
 
     def read(self, path: Path) -> np.ndarray:
