@@ -97,7 +97,7 @@ def test_unseen_categories_and_missing_values_are_handled_later(tmp_path):
     assert x[:, names.index("city=(other)")].tolist() == [1, 1, 0]
     assert x[:, names.index("city=rome")].tolist() == [0, 0, 1]
     assert x[1, names.index("income=(missing)")] == 1
-    with pytest.raises(DataError, match=r"column 'income', row 0: a value does not read as a number"):
+    with pytest.raises(DataError, match=r"column 'income': a value does not read as a number"):
         preparation.apply(row | {"income": np.array(["dear", "1", "2"])})
     del row["city"]
     with pytest.raises(DataError, match=r"columns that the model needs are absent[\s\S]*city"):

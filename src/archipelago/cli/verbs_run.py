@@ -126,8 +126,11 @@ def check(file: _File, settings: _Set = None) -> None:
 
     seed = Seed(run.seed).child("data")
     cut = getattr(run.preprocess, "windows", None)
-    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
-    print("\n".join(finding_lines(seen.findings)))
+    how = run.preprocess
+    seen = inspect(
+        run.data, run.partition, run.split, run.task, seed=seed, windows=cut, preprocess=how
+    )
+    print("\n".join([*found.withheld, *finding_lines(seen.findings)]))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:

@@ -137,7 +137,7 @@ def numbers(
     Args:
         kind: number, boolean or date.
         order: of dates that end in the year: "dmy" or "mdy".
-        place: where a row stands, for messages; by default its number.
+        place: where a row stands, for messages.
 
     Raises:
         DataError: a value does not read as `kind`; the column, the row and the value's form are
@@ -163,7 +163,7 @@ def numbers(
             raise DataError(
                 f"a value does not read as a {kind}",
                 got=form(text),
-                where=f"column {column!r}, {(place or _numbered)(first(text))}",
+                where=f"{place(first(text))}, column {column!r}" if place else f"column {column!r}",
                 fix="write 3.14, not 3,14"
                 if kind == "number" and _COMMA.fullmatch(text)
                 else "write it as the other silos do, or leave the field empty if it is unknown",
@@ -184,10 +184,6 @@ def texts(values: np.ndarray) -> np.ndarray:
 def _by_distinct(values: np.ndarray, read: Callable, dtype: type) -> np.ndarray:
     distinct, where = np.unique(values, return_inverse=True)
     return np.array([read(_tidy(text)) for text in distinct.tolist()], dtype=dtype)[where]
-
-
-def _numbered(row: int) -> str:
-    return f"row {row}"
 
 
 def _tidy(text: str) -> str:

@@ -194,6 +194,11 @@ class FleetShards:
         rows = self.validation_rows if split == "validation" else self._test_rows()
         return tuple(c for c in self._members.panel if 0 < rows[c] < self.home.floor)
 
+    @property
+    def testing(self) -> int:
+        """Number of clients that are asked for a score on their test rows."""
+        return len(self._members.panel) - len(self.quiet("test"))
+
     def _test_rows(self) -> np.ndarray:
         """Numbers of test rows are no secret; the rows are."""
         return FleetTest(self.directory).test_rows

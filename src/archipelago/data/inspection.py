@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.labels import targets_of
@@ -11,7 +13,7 @@ from archipelago.data.preparation import Column
 from archipelago.data.prepare import Owned, Source, floor_of, own
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
-from archipelago.data.releases import Withheld
+from archipelago.data.releases import Withheld, withheld_lines
 from archipelago.data.split import Split
 from archipelago.data.statistics import (
     Answers,
@@ -61,6 +63,11 @@ class Inspection:
     withheld: tuple[Withheld, ...] = ()
     floor: int = 0
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Return `withheld` in sentences."""
+        return tuple(withheld_lines(self.withheld, self.floor))
+
 
 def inspect(
     source: Source,
@@ -104,7 +111,7 @@ def inspect(
         shape=(width,) if columns else owned.raw.shape,
         outputs=len(labels) or 1,
         meter=tuple(clients.meter),
-        withheld=(*owned.withheld, *_unnamed(schemas, labels), *clients.withheld),
+        withheld=(*owned.withheld, *_unnamed(owned, labels), *clients.withheld),
         floor=floor,
     )
 
@@ -123,15 +130,18 @@ def _labels(
     return dict(zip(*agreed, strict=True))
 
 
-def _unnamed(schemas: Answers, labels: Mapping[str, int]) -> Iterator[Withheld]:
-    """Yield the silos that hold rows of classes that they may not name.
+def _unnamed(owned: Owned, labels: Mapping[str, int]) -> Iterator[Withheld]:
+    """Yield the silos that hold rows of a class that no silo may name.
 
-    Another silo may name some of them: who finds out is the silo, when it is told the classes.
+    A silo finds out when it is told the agreed classes; that it does is all that it says.
     """
-    if labels:
-        yield from (
-            Withheld(silo=silo, what="classes") for silo, said in schemas if said.get("unnamed")
-        )
+    if owned.labels is None or owned.separator or not labels:
+        return
+    named = {label.casefold() for label in labels}
+    for client, parts in enumerate(owned.spans):
+        words = np.unique(owned.labels[np.concatenate(parts)]).tolist()
+        if any(word.casefold() not in named for word in words):
+            yield Withheld(silo=owned.names[client], what="classes")
 
 
 def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:

@@ -290,14 +290,13 @@ def prepare(
     kept = {owned.names[client] for client in clients.clients}
     answers = [(silo, said) for silo, said in answers if silo in kept]
     quiet = {"validation": owned.quiet(VALIDATION), "test": owned.quiet(TEST)}
-    _refuse_silence(owned)
 
     def agreed(how: Preprocess) -> Agreed | None:
         table = isinstance(raw.x, Mapping)
         return agree_columns(clients, answers, how) if table else None
 
     def written(how: Preprocess, where: Path, of: Agreed | None) -> tuple[Preparation, Shards]:
-        preparation, x = _inputs(raw, answers, of, how.windows)
+        preparation, x = _inputs(owned, answers, of, how.windows)
         _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
@@ -339,20 +338,6 @@ def prepare(
 def floor_of(source: object, preprocess: Preprocess) -> int:
     """Return the fewest rows behind what leaves a silo; 0 for a set that anybody can look up."""
     return 0 if getattr(source, "PUBLISHED", False) else preprocess.floor
-
-
-def _refuse_silence(owned: Owned) -> None:
-    """Refuse a study in which nobody has enough rows to validate, or to test."""
-    for part, name in ((VALIDATION, "validation"), (TEST, "test")):
-        counts = owned.units(part)
-        if owned.floor > 1 and counts.max() < owned.floor:
-            raise DataError(
-                f"no silo has {owned.floor} {name} rows: nobody may tell a score",
-                got=f"{len(counts)} silos, each with fewer",
-                where=f"split.{name}",
-                fix=f"raise split.{name}, join silos (partition.clients), or lower "
-                "preprocess.floor if their owners agree",
-            )
 
 
 def _refuse_lengths(raw: Raw) -> None:
@@ -537,14 +522,15 @@ def _without_unnamed(owned: Owned, unnamed: np.ndarray) -> Owned:
 
 
 def _inputs(
-    raw: Raw, answers: Answers, agreed: Agreed | None, windows: Windows | None
+    owned: Owned, answers: Answers, agreed: Agreed | None, windows: Windows | None
 ) -> tuple[Preparation, np.ndarray]:
+    raw = owned.raw
     if agreed is not None:
         width = sum(len(column.features) for column in agreed.columns)
         made = Preparation(
             modality="table", shape=(width,), columns=agreed.columns, notes=agreed.notes
         )
-        return made, made.apply(raw.x)
+        return made, _applied(made, owned)
     if isinstance(raw.x, Mapping):
         raise AssertionError("a table's columns are agreed on first")
     pooled = [merged([said["channels"][c] for _, said in answers]) for c in range(raw.x.shape[1])]
@@ -564,6 +550,20 @@ def _inputs(
     )
     # integers stay as they are on disk and are scaled when fetched: a quarter of the bytes
     return made, raw.x if raw.x.dtype in (np.uint8, np.int16) else made.apply(raw.x)
+
+
+def _applied(made: Preparation, owned: Owned) -> np.ndarray:
+    """Apply a preparation to a table's rows; those that are left out are not read, and stay 0."""
+    raw = owned.raw
+    rows = np.sort(np.concatenate([part for parts in owned.spans for part in parts]))
+    if len(rows) == raw.rows:
+        return made.apply(raw.x, raw.place)
+    if not isinstance(raw.x, Mapping):
+        raise AssertionError("only tables have columns")
+    kept = {name: column[rows] for name, column in raw.x.items()}
+    out = np.zeros((raw.rows, *made.shape), np.float32)
+    out[rows] = made.apply(kept, lambda row: raw.place(int(rows[row])))
+    return out
 
 
 def _summaries(

@@ -125,7 +125,8 @@ def _apart(answers: Answers, columns: Sequence[str]) -> list[Finding]:
         ]
         pooled = sum((tally for _, tally in tallies), Counter[str]())
         for silo, tally in tallies:
-            if not tally.total() or tally.total() == pooled.total():
+            # Where nothing may be named, all is "other", and would seem to be another population.
+            if not tally.total() - tally[""] or tally.total() == pooled.total():
                 continue
             apart = sum(
                 abs(tally[word] / tally.total() - count / pooled.total())

@@ -17,6 +17,7 @@ import numpy as np
 from archipelago.core.errors import DataError
 
 __all__ = [
+    "BY_QUESTION",
     "TABLE",
     "Release",
     "Withheld",
@@ -143,6 +144,16 @@ TABLE = (
     ),
 )
 """Every kind of release, in the order in which a study meets them."""
+
+
+BY_QUESTION = {
+    "label": "column counts",
+    "schema": "silo, column counts, classes, label counts, moments",
+    "columns": "moments, categories",
+    "histograms": "histogram bins",
+    "quality": "verdict",
+}
+"""Kinds of release that each question of the statistics round brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

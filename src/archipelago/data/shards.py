@@ -200,6 +200,12 @@ class Shards:
         return tuple(client for client in self.training if client not in few)
 
     @property
+    def testing(self) -> int:
+        """Number of clients that are asked for a score on their test rows."""
+        offsets = np.load(self.directory / "sealed_offsets.npy", allow_pickle=False)
+        return int((np.diff(offsets) > 0).sum()) - len(self.quiet("test"))
+
+    @property
     def floor(self) -> int:
         """Fewest rows behind a score that leaves a client; 0 where the set is published."""
         return self._described().get("floor", 0)

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from archipelago.config.run import Run
-from archipelago.core.errors import JournalError
+from archipelago.core.errors import DataError, JournalError
 from archipelago.core.seeds import Seed
+from archipelago.data.fleet import Population
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["cleared", "prepared_again", "prepared_for", "units_of"]
+__all__ = ["cleared", "prepared_again", "prepared_for", "refuse_silence", "units_of"]
 
 _WRITTEN = ("*.npy", "shards.json", "fleet.json", "preparation.json")
 """Files of prepared rows."""
@@ -32,6 +33,23 @@ def prepared_for(run: Run, directory: str | Path, *, judged: bool = False) -> Pr
         choices=run.tune.choices,
         judged=judged and not getattr(run.data, "PUBLISHED", False),
     )
+
+
+def refuse_silence(shards: Population) -> None:
+    """Refuse a study in which nobody has enough rows to tell a score, of candidates or at the end.
+
+    Raises:
+        DataError: no client has `floor` validation rows, or none has `floor` test rows.
+    """
+    for split, count in (("validation", len(shards.scoring)), ("test", shards.testing)):
+        if not count:
+            floor = shards.home.floor
+            raise DataError(
+                f"no silo has {floor} {split} rows: nobody may tell a score",
+                where=f"split.{split}",
+                fix=f"raise split.{split}, join silos (partition.clients), or lower "
+                "preprocess.floor if their owners agree",
+            )
 
 
 def units_of(run: Run) -> dict[str, str]:

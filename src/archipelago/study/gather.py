@@ -13,6 +13,7 @@ from archipelago.core.errors import JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.quality import ASKED, Finding
+from archipelago.data.releases import Withheld, withheld_lines
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
 from archipelago.driver.loop import Champion
@@ -106,7 +107,7 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
             labels=tuple(facts["classes"]),
             counts=tuple(tuple(row) for row in facts["labels"]),
         )
-        if facts["classes"]
+        if facts["classes"] and any(facts["labels"])
         else None,
         rounds=tuple(_rounds(journal)),
         progress=tuple(_progress(outcomes, sign)),
@@ -122,11 +123,12 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
-        limits=(*_of_windows(facts), *_limits(journal, task)),
+        limits=(*_of_windows(facts), *_withheld(facts), *_limits(journal, task)),
         protection=_protection(run),
         silos=tuple(
             page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
             for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
+            if train or check or test
         ),
         quality=_quality(facts),
         inputs=tuple(
@@ -385,6 +387,13 @@ def _of_windows(facts: Mapping[str, Any]) -> Iterator[str]:
             "here is of a window. `predict` answers for a whole recording with the mean of its "
             "windows' scores; that mean was not scored."
         )
+
+
+def _withheld(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what silos did not tell, and who was left out, by name."""
+    found = (Withheld(**one) for one in facts.get("withheld", ()))
+    for text in withheld_lines(found, facts.get("floor", 0)):
+        yield f"{text[0].upper()}{text[1:]}."
 
 
 def _limits(journal: Journal, task: Any) -> Iterator[str]:

@@ -21,10 +21,11 @@ from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.data.fleet import Population
+from archipelago.data.releases import withheld_lines
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
-from archipelago.study.again import prepared_for
+from archipelago.study.again import prepared_for, refuse_silence
 
 __all__ = ["Plan", "plan"]
 
@@ -61,6 +62,7 @@ class Plan:
         references: whether the reference lines are run.
         risk: bound on the probability that a generation of the race drops its best candidate, the
             largest of all generations; None where its rule has no bound, or nothing races.
+        withheld: what silos will not tell, or not be asked, for want of rows; a sentence each.
     """
 
     size: int
@@ -78,6 +80,7 @@ class Plan:
     minutes: float
     references: bool
     risk: float | None
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +108,11 @@ def plan(run: Run) -> Plan:
     """
     seed = Seed(run.seed)
     with tempfile.TemporaryDirectory(prefix="archipelago-") as directory:
-        shards = prepared_for(run, directory).shards
+        prepared = prepared_for(run, directory)
+        shards = prepared.shards
+        withheld = withheld_lines(prepared.withheld, shards.home.floor)
         run.check_clients(len(shards.training))
+        refuse_silence(shards)
         signature = shards.signature
         for augment in run.augments:
             augment.check(signature)
@@ -149,6 +155,7 @@ def plan(run: Run) -> Plan:
         minutes=(share * seconds + _AROUND) / 60,
         references=run.final.references,
         risk=_risk(run, generations, len(shards.scoring)),
+        withheld=tuple(withheld),
     )
 
 
