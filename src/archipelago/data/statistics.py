@@ -44,7 +44,7 @@ _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
 """A text column with more distinct values than this share of the largest silo's rows is an id."""
 _LISTED = 5
-_MIDDLE = 0.25
+_MIDDLE = 0.4
 """Share of the rows beyond an outer knot from which on ranks are too coarse to scale by."""
 _SILENT = "no silo has enough values of it, or all but a few are the same"
 _MOSTLY = 0.5
@@ -236,7 +236,7 @@ def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) ->
     clients.withheld += _untold(answers, schemas, columns)
     columns, silent = _without_silent(columns)
     if preprocess.scaling in ("robust", "quantile"):
-        columns |= _ranked(clients, columns, preprocess.scaling, preprocess.floor)
+        columns |= _ranked(clients, columns, preprocess.scaling)
     dropped = silent | {
         name: Column(name=name, kind=s["kind"], dropped=s["dropped"])
         for name, s in specs.items()
@@ -372,10 +372,16 @@ def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -
         if _MOSTLY * seen["present"] < seen["number"] < seen["present"]:
             raise DataError(
                 "numbers are mixed with text",
-                got=f"{seen['present'] - seen['number']} of {seen['present']} values are text",
+                got=f"{_some(seen['present'] - seen['number'])} of {seen['present']} values "
+                "are text",
                 where=f"silo {silo!r}, {where}",
                 fix="leave unknown numbers empty, or list the column under categorical",
             )
+
+
+def _some(count: int) -> str:
+    """Return a count as silos tell it: 1 is any that is smaller than their floor."""
+    return "a few" if count == 1 else str(count)
 
 
 def _vocabulary(name: str, said: Sequence[Mapping[str, Any]], preprocess: Preprocess) -> Column:
@@ -411,10 +417,8 @@ def _scaled(
     )
 
 
-def _ranked(
-    clients: Clients, columns: Mapping[str, Column], scaling: str, floor: int
-) -> dict[str, Column]:
-    """Ask for histograms, and scale by their quantiles: at least `floor` rows lie beyond each."""
+def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> dict[str, Column]:
+    """Ask for histograms, and scale by their quantiles; a told bin's rows lie beyond each."""
     wide = {name: c for name, c in columns.items() if c.kind in ("number", "date")}
     if not wide:
         return {}
@@ -429,12 +433,12 @@ def _ranked(
         merged_ones = any(isinstance(part[0], list) for part in parts)
         counts = np.sum([_spread(part) for part in parts], axis=0) if parts else np.zeros(1)
         # Fewer rows than the floor beyond an outer knot, and the knot would be one row's value.
-        rim = floor / counts.sum() if merged_ones else 0.0
-        if not counts.sum() or rim >= _MIDDLE:
+        rims = _rims(parts, counts) if merged_ones else (0.0, 1.0)
+        if not counts.sum() or rims[0] > _MIDDLE or rims[1] < 1 - _MIDDLE:
             continue  # too few rows for ranks: mean and deviation scale them
         low, middle, high = (_quantile(counts, q, column) for q in (0.25, 0.5, 0.75))
         spread = (high - low) / 2
-        knots = [_quantile(counts, q, column) for q in np.linspace(rim, 1 - rim, 65)]
+        knots = [_quantile(counts, q, column) for q in np.linspace(*rims, 65)]
         out[name] = Column(
             name=name,
             kind=column.kind,
@@ -446,6 +450,18 @@ def _ranked(
             knots=tuple(_rising(knots)) if scaling == "quantile" else (),
         )
     return out
+
+
+def _rims(parts: Sequence[Sequence[Any]], counts: np.ndarray) -> tuple[float, float]:
+    """Return the ranks of the outermost edges beyond which some silo has told a bin of its own.
+
+    Farther out only the shape that `_spread` assumes is known.
+    """
+    inner = [end for part in parts for end, _ in part[:-1]]
+    if not inner:
+        return 1.0, 0.0
+    below = np.cumsum(counts) / counts.sum()
+    return float(below[min(inner) - 1]), float(below[max(inner) - 1])
 
 
 def _spread(part: Sequence[Any]) -> np.ndarray:
