@@ -265,8 +265,8 @@ def merged_bins(counts: np.ndarray, floor: int) -> list[list[int]]:
     """Merge the bins of a histogram until each holds at least `floor` rows.
 
     A range is halved while both halves hold enough; a wide one that cannot be is cut at the first
-    eighth where it can. Edges stand on a grid that does not depend on the rows: closing a bin at its
-    `floor`-th row would tell that row to the width of a bin.
+    eighth where it can. Edges stand on a grid that does not depend on the rows: closing a bin at
+    its `floor`-th row would tell that row to the width of a bin.
 
     Args:
         counts: rows of each bin; their number is a power of two.
