@@ -434,11 +434,13 @@ def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> di
         counts = np.sum([_spread(part) for part in parts], axis=0) if parts else np.zeros(1)
         # Fewer rows than the floor beyond an outer knot, and the knot would be one row's value.
         rims = _rims(parts, counts) if merged_ones else (0.0, 1.0)
-        if not counts.sum() or rims[0] > _MIDDLE or rims[1] < 1 - _MIDDLE:
-            continue  # too few rows for ranks: mean and deviation scale them
+        if not counts.sum():
+            continue  # nobody may tell: mean and deviation scale it
         low, middle, high = (_quantile(counts, q, column) for q in (0.25, 0.5, 0.75))
         spread = (high - low) / 2
-        knots = [_quantile(counts, q, column) for q in np.linspace(*rims, 65)]
+        coarse = rims[0] > _MIDDLE or rims[1] < 1 - _MIDDLE  # too few bins for ranks
+        ranks = [] if coarse or scaling != "quantile" else np.linspace(*rims, 65)
+        knots = [_quantile(counts, q, column) for q in ranks]
         out[name] = Column(
             name=name,
             kind=column.kind,
@@ -447,7 +449,7 @@ def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> di
             fill=middle,
             shift=middle,
             scale=spread if spread > 0 else column.scale,
-            knots=tuple(_rising(knots)) if scaling == "quantile" else (),
+            knots=tuple(_rising(knots)) if knots else (),
         )
     return out
 
