@@ -95,7 +95,7 @@ def test_labels_decide_the_task() -> None:
     x = {"a": rng.normal(size=300), "b": rng.lognormal(size=300) ** 2}
     for y, kind, metric in (
         (rng.integers(0, 3, 300), "classification", "accuracy"),
-        (np.where(np.arange(300) % 20, "well", "ill"), "classification", "balanced_accuracy"),
+        (np.where(np.arange(300) % 10, "well", "ill"), "classification", "balanced_accuracy"),
         (rng.integers(0, 200, 300), "regression", "rmse"),
         (np.array(["red", "red;blue", "blue"])[rng.integers(0, 3, 300)], "multi-label", "macro_f1"),
     ):

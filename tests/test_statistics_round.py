@@ -124,8 +124,8 @@ def test_other_scalings(tmp_path, scaling):
         assert column.shift == pytest.approx(exact, rel=0.15)
         assert abs(np.median(x)) < 0.1
     if scaling == "quantile":
-        assert abs(x.mean()) < 0.15
-        assert x.std() == pytest.approx(1, abs=0.1)
+        assert abs(x.mean()) < 0.25  # bins of fewer than five rows are merged
+        assert x.std() == pytest.approx(1, abs=0.25)  # outer knots are trimmed
         assert np.abs(x).max() <= 3**0.5 + 1e-6
     if scaling == "none":
         assert (column.shift, column.scale) == (0, 1)
@@ -160,7 +160,7 @@ def test_fields_read_as_values(text, kind, value):
 
 
 def test_a_decimal_comma_is_no_thousand_separator():
-    with pytest.raises(DataError, match=r"got: '0,412'\s+fix: write 3.14, not 3,14"):
+    with pytest.raises(DataError, match=r"digits, commas'\s+fix: write 3.14, not 3,14"):
         numbers(np.array(["0,412"]), "number", column="c")
 
 

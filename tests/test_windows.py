@@ -50,7 +50,13 @@ def waves(rows: int, steps: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
 def made(source: Any, folder: Path, *, cut: Preprocess = CUT, task: Any = None, owner: Any = None):
     task, owner = task or Classification(), owner or Natural()
     return prepare(
-        source, owner, Split(), task, seed=Seed(0), directory=folder / "rows", preprocess=cut
+        source,
+        owner,
+        Split(),
+        task,
+        seed=Seed(0),
+        directory=folder / "rows",
+        preprocess=replace(cut, floor=1),  # silos of a few recordings
     )
 
 

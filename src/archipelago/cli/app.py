@@ -37,6 +37,7 @@ for _verb in (
 for _verb in (
     verbs_ship.report,
     verbs_ship.cost,
+    verbs_ship.released,
     verbs_ship.export,
     verbs_ship.predict,
     verbs_ship.runs,

@@ -221,6 +221,7 @@ def _exported(data: Mapping[str, Any]) -> str:
 _LINES = {
     "started": _started,
     "prepared": _prepared,
+    "withheld": lambda data: data["text"],
     "round": _round,
     "outcome": _outcome,
     "reference": _reference,

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from archipelago.data.quality import Finding
     from archipelago.study.costs import Bill
     from archipelago.study.plan import Plan
+    from archipelago.study.released import Ledger
 
 __all__ = [
     "bill_lines",
     "columns",
     "finding_lines",
     "inspection_lines",
+    "ledger_lines",
     "part_lines",
     "plan_lines",
     "preset_lines",
@@ -112,6 +114,7 @@ def inspection_lines(seen: "Inspection") -> Iterator[str]:
     if seen.reading:
         yield seen.reading
     yield from finding_lines(seen.findings)
+    yield from seen.said
     yield from seen.notes
 
 
@@ -176,6 +179,7 @@ def plan_lines(plan: "Plan") -> Iterator[str]:
     ]
     yield from columns(rows)
     yield from score_lines(plan.scores)
+    yield from plan.withheld
     yield "These are estimates: they sample the space and time one client's round here."
 
 
@@ -219,6 +223,26 @@ def bill_lines(found: Sequence["Bill"], profile: "Device") -> Iterator[str]:
         ]
     )
     yield f"* estimated from the device profile {profile.name!r} ({profile.source})."
+
+
+def ledger_lines(found: "Ledger") -> Iterator[str]:
+    """Yield what left each silo, then what did not, then what the kinds of release mean."""
+    from archipelago.data.releases import TABLE
+
+    heading = ("silo", "purpose", "messages", "bytes", "what")
+    rows = [
+        (s.silo, s.purpose, str(s.messages), amount(s.bytes, "B"), s.release) for s in found.sent
+    ]
+    yield from columns([heading, *rows])
+    yield ""
+    if found.floor:
+        yield f"floor: {found.floor} rows"
+    else:
+        yield "floor: none, since anybody can look these rows up"
+    yield from found.withheld
+    yield ""
+    told = {kind for sent in found.sent for kind in sent.release.split(", ")}
+    yield from columns([(r.name, r.leaves) for r in TABLE if r.name in told])
 
 
 def _spread(values: tuple[int, int, int]) -> str:

@@ -146,9 +146,13 @@ def check(file: _File, settings: _Set = None) -> None:
 
     seed = Seed(run.seed).child("data")
     cut = getattr(run.preprocess, "windows", None)
-    seen = inspect(run.data, run.partition, run.split, run.task, seed=seed, windows=cut)
+    how = run.preprocess
+    seen = inspect(
+        run.data, run.partition, run.split, run.task, seed=seed, windows=cut, preprocess=how
+    )
     reading = [seen.reading] if seen.reading else []
-    say("\n".join([*reading, *finding_lines(seen.findings), *score_lines(found.scores)]))
+    found_lines = [*finding_lines(seen.findings), *score_lines(found.scores)]
+    say("\n".join([*reading, *found.withheld, *found_lines]))
 
 
 def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:

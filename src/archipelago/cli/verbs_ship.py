@@ -11,7 +11,7 @@ from archipelago.cli.say import say
 if TYPE_CHECKING:
     from archipelago.study.search import Event
 
-__all__ = ["compare", "cost", "export", "predict", "report", "reproduce", "runs"]
+__all__ = ["compare", "cost", "export", "predict", "released", "report", "reproduce", "runs"]
 
 _Run = Annotated[Path, typer.Argument(metavar="DIR", help="Of a run.", readable=False)]
 
@@ -51,6 +51,30 @@ def cost(
     from archipelago.cli.show import bill_lines
 
     say("\n".join(bill_lines(found, profile)))
+
+
+def released(
+    directory: _Run,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON, for programs.")] = False,
+) -> None:
+    """List what left each silo of a run, how often and for what, and what was withheld."""
+    from archipelago.journal.journal import Journal
+    from archipelago.study.released import ledger
+
+    with Journal.open(directory, write=False) as journal:
+        found = ledger(journal)
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        from archipelago.data.releases import TABLE
+
+        kinds = [asdict(kind) for kind in TABLE]
+        print(json.dumps({**asdict(found), "kinds": kinds}))
+        return
+    from archipelago.cli.show import ledger_lines
+
+    print("\n".join(ledger_lines(found)))
 
 
 def export(  # noqa: PLR0917 - typer's way to declare options

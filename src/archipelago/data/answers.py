@@ -1,18 +1,29 @@
 """The client's half of the statistics round: what leaves a silo is computed here, and nowhere else.
 
-Counts, means and squared deviations over the client's train rows; category names that at least
-`floor` of its rows share. Never a row, never a minimum or maximum (they are single rows' values).
+Counts, means and squared deviations over the client's train rows; names that at least `floor` of
+its rows share. Never a row, never a minimum or maximum (they are single rows' values); what is
+about fewer rows than the floor is withheld, merged or blurred, as `releases.TABLE` says.
 """
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from archipelago.core.errors import DataError
 from archipelago.data.columns import categories, evidence, numbers, texts
+from archipelago.data.releases import (
+    coarse,
+    lopsided,
+    merged_bins,
+    named_labels,
+    share,
+    told,
+    told_evidence,
+)
 from archipelago.data.spelling import apart, fold, kept, spelled, without_slips
 
 __all__ = ["FEW", "HISTOGRAM", "LocalRows", "answer", "moments"]
@@ -40,6 +51,11 @@ class LocalRows:
         scale: what one unit of stored integers means, a value or one a channel.
         categorical: numeric columns to be read as categories.
         separator: between labels in one field; empty: one label a row.
+        floor: fewest rows behind anything that leaves; 0 where the set is published.
+        declared: class names that an owner declared: they are schema.
+        units: which recording each row was cut from, `[rows]`; None: each row is its own.
+        place: where one of the rows stands, for messages.
+        exact: whether its owner lets exact counts of labels leave.
     """
 
     client: int
@@ -50,6 +66,11 @@ class LocalRows:
     scale: np.ndarray
     categorical: frozenset[str] = frozenset()
     separator: str = ""
+    floor: int = 0
+    declared: tuple[str, ...] = ()
+    units: np.ndarray | None = None
+    place: Callable[[int], str] | None = None
+    exact: bool = False
 
     @property
     def rows(self) -> int:
@@ -80,8 +101,13 @@ def _label(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
         for mark in joined:
             joined[mark] = int((np.char.find(rows.labels, mark) >= 0).sum())
         codes = sum(n for word, n in _tally(rows.labels).items() if _CODE.fullmatch(word))
-    told = {"codes": codes} if codes else {}
-    return {**evidence(rows.labels), **told, "rows": len(rows.labels), "joined": joined}
+    count = len(rows.labels)
+    return {
+        **told_evidence(evidence(rows.labels), count, rows.floor),
+        **({"codes": told(codes, count, rows.floor)} if codes else {}),
+        "rows": count,
+        "joined": {mark: told(n, count, rows.floor) for mark, n in joined.items()},
+    }
 
 
 def moments(values: np.ndarray) -> list[float]:
@@ -91,6 +117,20 @@ def moments(values: np.ndarray) -> list[float]:
         return [0.0, 0.0, 0.0]
     mean = float(kept.mean())
     return [float(len(kept)), mean, float(((kept - mean) ** 2).sum())]
+
+
+def told_moments(values: np.ndarray, floor: int) -> list[float]:
+    """Return `moments` as they may leave; a count of 0 where they may not.
+
+    The count is told as `releases.told` does: how many values are missing follows from it.
+    """
+    if floor < 2:
+        return moments(values)
+    if lopsided(values, floor):
+        return [0.0, 0.0, 0.0]
+    count, mean, squares = moments(values)
+    shown = told(int(count), len(values), floor)
+    return [float(shown), mean, squares * shown / count]
 
 
 def bins(values: np.ndarray, shift: float, scale: float) -> np.ndarray:
@@ -104,12 +144,16 @@ def _schema(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     del request
     out: dict[str, Any] = {"rows": rows.rows}
     if rows.labels is not None:
-        out["labels"] = without_slips(_tally(rows.labels, rows.separator))
+        out |= _told_labels(rows)
     if rows.target is not None:
-        out["target"] = moments(rows.target)
+        out["target"] = told_moments(rows.target, rows.floor)
     if isinstance(rows.x, Mapping):
         out["columns"] = {
-            name: {**evidence(values), "rows": len(values), "named": name in rows.categorical}
+            name: {
+                **told_evidence(evidence(values), len(values), rows.floor),
+                "rows": len(values),
+                "named": name in rows.categorical,
+            }
             for name, values in rows.x.items()
         }
     else:
@@ -117,6 +161,12 @@ def _schema(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
         count = rows.x.size // max(1, rows.x.shape[1])
         mean = rows.x.mean(axis=axes, dtype=np.float64)
         squares = rows.x.var(axis=axes, dtype=np.float64)
+        if not (np.isfinite(mean).all() and np.isfinite(squares).all()):
+            raise DataError(
+                "values are missing or infinite",
+                where="the array of inputs",
+                fix="only tables may miss values: fill these in, or leave the rows out",
+            )
         out["channels"] = [
             [count, m * s, v * count * s * s]
             for m, v, s in zip(
@@ -129,26 +179,47 @@ def _schema(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     return out
 
 
+def _told_labels(rows: LocalRows) -> dict[str, Any]:
+    """Return the classes that may be named, with counts, and how many rows have another one."""
+    labels = rows.labels
+    if labels is None:
+        raise AssertionError("a regression has no classes")
+    tally, people = _tally(labels, rows.separator), Counter[str]()
+    if rows.floor > 1 and rows.units is not None:
+        # Windows of one recording are one person's: a class has as many rows as recordings.
+        each = np.unique(np.stack([rows.units, np.unique(labels, return_inverse=True)[1]]), axis=1)
+        people = _tally(np.unique(labels)[each[1]], rows.separator)
+    if rows.floor < 2:
+        return {"labels": without_slips(tally)}
+    named = named_labels(people or tally, rows.declared, rows.floor)
+    counts = {name: sum(tally[spelling] for spelling in all_) for name, all_ in named.items()}
+    shown = {n: c if rows.exact else max(1, coarse(c, rows.floor)) for n, c in counts.items()}
+    others = sum(tally.values()) - sum(counts.values())
+    return {"labels": shown, "unnamed": told(min(others, rows.rows), rows.rows, rows.floor)}
+
+
 def _columns(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     x = _table(rows)
     for name, spec in request["columns"].items():
         if spec["kind"] != "category":
-            values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
-            out[name] = moments(values)
+            values = _numbers(rows, x[name], name, spec)
+            out[name] = told_moments(values, rows.floor)
             continue
         written = _tally(categories(x[name]))
         missing = written.pop("", 0)
+        floor = max(request["floor"], rows.floor)
         # Folded, as everybody's are; where this silo keeps spellings apart, as they are written.
-        separate = apart(written, request["floor"])
+        separate = apart(written, floor)
         tally = Counter[str]()
         for word, count in written.items():
             tally[word if fold(word) in separate else fold(word)] += count
-        named = {word: n for word, n in tally.items() if n >= request["floor"]}
+        named = {word: n for word, n in tally.items() if n >= floor}
+        other = sum(tally.values()) - sum(named.values())
         out[name] = {
-            "missing": missing,
-            "named": named,
-            "other": sum(tally.values()) - sum(named.values()),
+            "missing": told(missing, rows.rows, rows.floor),
+            "named": {word: coarse(n, rows.floor) for word, n in named.items()},
+            "other": told(other, rows.rows, rows.floor),
         }
     return out
 
@@ -164,14 +235,30 @@ def _tally(words: np.ndarray, separator: str = "") -> Counter[str]:
     return tally
 
 
+def _numbers(rows: LocalRows, values: np.ndarray, name: str, spec: Mapping[str, Any]) -> np.ndarray:
+    """Read a column of the client's; a message names the row, never the value."""
+    return numbers(values, spec["kind"], column=name, order=spec["order"], place=rows.place)
+
+
 def _histograms(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     x = _table(rows)
     for name, spec in request["columns"].items():
-        values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
+        values = _numbers(rows, x[name], name, spec)
         kept = bins(values[~np.isnan(values)], spec["shift"], spec["scale"])
-        out[name] = np.bincount(kept, minlength=HISTOGRAM).tolist()
+        counts = np.bincount(kept, minlength=HISTOGRAM)
+        out[name] = counts.tolist() if rows.floor < 2 else _told_bins(counts, values, rows.floor)
     return out
+
+
+def _told_bins(counts: np.ndarray, values: np.ndarray, floor: int) -> list[list[int]]:
+    """Return merged bins, whose rows sum to the count that the moments told."""
+    if lopsided(values, floor):
+        return []
+    found = merged_bins(counts, floor)
+    largest = max(found, key=lambda part: part[1])
+    largest[1] += told(int(counts.sum()), len(values), floor) - int(counts.sum())
+    return found
 
 
 def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -197,31 +284,36 @@ def quality_answer(rows: LocalRows, request: Mapping[str, Any]) -> dict[str, Any
     pairs = len(np.unique(whole * (kinds.max() + 1) + kinds))
     groups = len(np.unique(whole))
     common = _commonest(whole, kinds)
+    count, floor = len(whole), rows.floor
+    commonest = int(np.bincount(kinds).max())
     out: dict[str, Any] = {
-        "duplicates": len(whole) - pairs,
-        "conflicts": int(len(whole) - common) if pairs > groups else 0,
-        "base": float(np.bincount(kinds).max() / len(kinds)),
+        "duplicates": told(count - pairs, count, floor),
+        "conflicts": told(int(count - common), count, floor) if pairs > groups else 0,
+        "base": (count if count - commonest < floor else coarse(commonest, floor)) / count,
         "purity": {},
         "apart": {},
         "correlation": {},
     }
     if rows.target is not None:
         for name, spec in request["columns"].items():
-            values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
-            out["correlation"][name] = _correlation(values, rows.target)
+            values = _numbers(rows, x[name], name, spec)
+            few = floor > 1 and lopsided(values, floor)
+            out["correlation"][name] = 0.0 if few else _correlation(values, rows.target)
     if rows.labels is not None:
         for name, code in zip(x, codes, strict=True):
             # A value that one row has says nothing, nor does one that a doubled row brings twice.
             differing = np.bincount(code[first], minlength=int(code.max()) + 1)
             shared = (differing[code] >= 2) | (np.bincount(code)[code] >= _OFTEN)
             if shared.sum() >= len(code) / 2:
-                hit = _commonest(code[shared], kinds[shared]) / shared.sum()
-                out["purity"][name] = float(hit)
+                hits, of = _commonest(code[shared], kinds[shared]), int(shared.sum())
+                if of >= floor:
+                    out["purity"][name] = share(hits, of, floor)
         for name, spec in request["columns"].items():
-            values = numbers(x[name], spec["kind"], column=name, order=spec["order"])
+            values = _numbers(rows, x[name], name, spec)
             there = ~np.isnan(values)
             if there.sum() >= max(FEW, len(values) / 2):
-                out["apart"][name] = _apart(values[there], kinds[there])
+                hits, of = _apart(values[there], kinds[there]), int(there.sum())
+                out["apart"][name] = share(hits, of, floor)
     return out
 
 
@@ -241,15 +333,15 @@ def _commonest(value: np.ndarray, kinds: np.ndarray) -> int:
     return int(best.sum())
 
 
-def _apart(values: np.ndarray, kinds: np.ndarray) -> float:
-    """Return the share of rows on their label's side of the best thresholds between labels.
+def _apart(values: np.ndarray, kinds: np.ndarray) -> int:
+    """Return the number of rows on their label's side of the best thresholds between labels.
 
     Labels are put in the order of their medians. Few rows of a label, or very many labels, say
     nothing: 0.
     """
     present, codes, counts = np.unique(kinds, return_inverse=True, return_counts=True)
     if not 2 <= len(present) <= FEW or len(values) - counts.max() < FEW / 4:
-        return 0.0
+        return 0
     middle = [np.median(values[codes == code]) for code in range(len(present))]
     place = np.argsort(np.argsort(middle, kind="stable"))[codes]
     order = np.argsort(values, kind="stable")
@@ -261,7 +353,7 @@ def _apart(values: np.ndarray, kinds: np.ndarray) -> float:
         wrong = np.cumsum(above) + (~above).sum() - np.cumsum(~above)
         cuts.append(float(ranked[last][np.argmin(wrong[last])]))
     said = np.searchsorted(np.sort(cuts), values, side="left")
-    return float((said == place).mean())
+    return int((said == place).sum())
 
 
 def _correlation(values: np.ndarray, target: np.ndarray) -> float:

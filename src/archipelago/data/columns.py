@@ -16,7 +16,16 @@ import numpy as np
 from archipelago.core.errors import DataError
 from archipelago.data.spelling import MISSING, fold, missing, spellings
 
-__all__ = ["Kind", "categories", "evidence", "is_missing", "numbers", "plain_numbers", "texts"]
+__all__ = [
+    "Kind",
+    "categories",
+    "evidence",
+    "form",
+    "is_missing",
+    "numbers",
+    "plain_numbers",
+    "texts",
+]
 
 Kind = Literal["number", "boolean", "date", "category"]
 
@@ -106,15 +115,42 @@ def evidence(values: np.ndarray) -> dict[str, int]:
     return {**out, "distinct": len(seen)}
 
 
-def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> np.ndarray:
+def form(text: str) -> str:
+    """Return what a field looks like without saying what it is.
+
+    Example:
+        >>> form("0,412")
+        '5 characters: digits, commas'
+    """
+    kinds = {
+        "letters": any(c.isalpha() for c in text),
+        "digits": any(c.isdigit() for c in text),
+        "commas": "," in text,
+        "points": "." in text,
+        "blanks": any(c.isspace() for c in text),
+        "other signs": any(not (c.isalnum() or c.isspace() or c in ",.") for c in text),
+    }
+    return f"{len(text)} characters: {', '.join(name for name, there in kinds.items() if there)}"
+
+
+def numbers(
+    values: np.ndarray,
+    kind: Kind,
+    *,
+    column: str,
+    order: str = "",
+    place: Callable[[int], str] | None = None,
+) -> np.ndarray:
     """Read a column as float64 `[rows]`, NaN where missing; dates in days since 2000-01-01.
 
     Args:
         kind: number, boolean or date.
         order: of dates that end in the year: "dmy" or "mdy".
+        place: where a row stands, for messages.
 
     Raises:
-        DataError: a value does not read as `kind`; the column and the value are named.
+        DataError: a value does not read as `kind`; the column, the row and the value's form are
+            named, the value itself is not.
     """
     if values.dtype.kind != "U":
         out = values.astype(np.float64)
@@ -125,6 +161,9 @@ def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> 
         "date": lambda text: _date(text, order),
     }[kind]
 
+    def first(tidy: str) -> int:
+        return next(i for i, text in enumerate(values.tolist()) if _tidy(text) == tidy)
+
     def read(text: str) -> float:
         if text in MISSING or (kind == "number" and text in _INFINITE):
             return float("nan")
@@ -132,8 +171,8 @@ def numbers(values: np.ndarray, kind: Kind, *, column: str, order: str = "") -> 
         if value is None:
             raise DataError(
                 f"a value does not read as a {kind}",
-                got=text,
-                where=f"column {column!r}",
+                got=form(text),
+                where=f"{place(first(text))}, column {column!r}" if place else f"column {column!r}",
                 fix="write 3.14, not 3,14"
                 if kind == "number" and _COMMA.fullmatch(text)
                 else "write it as the other silos do, or leave the field empty if it is unknown",

@@ -46,14 +46,17 @@ def decide(
     split: Split,
     *,
     seed: Seed,
+    floor: int = 0,
 ) -> Decision:
     """Ask every client what its label column could be, and choose the task.
+
+    Clients with fewer than `floor` train rows are not asked.
 
     Raises:
         DataError: the label is missing everywhere, one value only, or a number at some silos and
             text at others; silos are named.
     """
-    owned = own_unread(raw, partition, split, seed)
+    owned = own_unread(raw, partition, split, seed, floor=floor)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     answers = clients.ask({"ask": "label", "separators": list(_SEPARATORS)})
     task, why = _task([(silo, seen) for silo, seen in answers if seen["present"]], raw.target)

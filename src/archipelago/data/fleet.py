@@ -186,8 +186,23 @@ class FleetShards:
 
     @property
     def scoring(self) -> tuple[int, ...]:
-        """The panel, ascending."""
-        return self._members.panel
+        """The panel, ascending, without those who have too few rows to tell a score of."""
+        few = set(self.quiet("validation"))
+        return tuple(client for client in self._members.panel if client not in few)
+
+    def quiet(self, split: str) -> tuple[int, ...]:
+        """Return who of the panel is not asked for a score on a split, as `Shards.quiet` does."""
+        rows = self.validation_rows if split == "validation" else self._test_rows()
+        return tuple(c for c in self._members.panel if 0 < rows[c] < self.home.floor)
+
+    @property
+    def testing(self) -> int:
+        """Number of clients that are asked for a score on their test rows."""
+        return len(self._members.panel) - len(self.quiet("test"))
+
+    def _test_rows(self) -> np.ndarray:
+        """Numbers of test rows are no secret; the rows are."""
+        return FleetTest(self.directory).test_rows
 
     @property
     def fingerprint(self) -> str:

@@ -1,16 +1,20 @@
 """The silos' data before there is a run: what they hold, and the verdict on each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
+from archipelago.data.classes import Lexicon
 from archipelago.data.labels import targets_of
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
-from archipelago.data.prepare import Source, agreed_classes, own
+from archipelago.data.prepare import Owned, Source, agreed_classes, floor_of, own
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
+from archipelago.data.releases import Withheld, withheld_lines
 from archipelago.data.split import Split
 from archipelago.data.statistics import Answers, Clients, agree_columns, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -38,6 +42,8 @@ class Inspection:
         shape: of a network's input, without the batch.
         outputs: classes, labels, or 1.
         meter: what asking cost.
+        withheld: what silos did not tell, for want of rows.
+        floor: fewest rows behind what they told; 0 where the set is published.
     """
 
     rows_by_silo: Mapping[str, int]
@@ -50,6 +56,13 @@ class Inspection:
     shape: tuple[int, ...]
     outputs: int
     meter: tuple[MeterRow, ...]
+    withheld: tuple[Withheld, ...] = ()
+    floor: int = 0
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """Return `withheld` in sentences."""
+        return tuple(withheld_lines(self.withheld, self.floor))
 
 
 def inspect(
@@ -60,24 +73,31 @@ def inspect(
     *,
     seed: Seed,
     windows: Windows | None = None,
+    preprocess: Preprocess | None = None,
 ) -> Inspection:
     """Ask every client for aggregates over its train rows, and judge them.
 
-    With `windows`, rows are windows of recordings.
+    With `windows`, rows are windows of recordings; `preprocess` has the floor.
 
     Raises:
         DataError: silos disagree on a column or on the classes, or a column cannot be read.
     """
-    owned = own(source.load(), partition, split, task, seed, windows=windows)
+    how = preprocess or Preprocess()
+    floor = floor_of(source, how)
+    exact = how.label_counts
+    owned = own(
+        source.load(), partition, split, task, seed, windows=windows, floor=floor, exact=exact
+    )
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
     lexicon = agreed_classes(task, schemas, owned, source=source, partition=partition)
+    unnamed = tuple(_unnamed(owned, lexicon))
     if lexicon is not None:
         schemas = lexicon.named(schemas)
     elif isinstance(task, Regression):
         targets_of(task, schemas, owned.raw.target)
     table = isinstance(owned.raw.x, Mapping)
-    agreed = agree_columns(clients, schemas, Preprocess(scaling="robust")) if table else None
+    agreed = agree_columns(clients, schemas, replace(how, scaling="robust")) if table else None
     findings = judge(clients, schemas, agreed)
     columns = agreed.columns if agreed else ()
     numeric = [column for column in columns if not column.dropped and column.kind != "category"]
@@ -93,7 +113,22 @@ def inspect(
         shape=(width,) if columns else owned.raw.shape,
         outputs=len(lexicon.names) if lexicon else 1,
         meter=tuple(clients.meter),
+        withheld=(*owned.withheld, *unnamed, *clients.withheld),
+        floor=floor,
     )
+
+
+def _unnamed(owned: Owned, lexicon: Lexicon | None) -> Iterator[Withheld]:
+    """Yield the silos that hold rows of a class that no silo may name.
+
+    A silo finds out when it is told the agreed classes; that it does is all that it says.
+    """
+    if owned.labels is None or owned.separator or lexicon is None:
+        return
+    for client, parts in enumerate(owned.spans):
+        words = np.unique(owned.labels[np.concatenate(parts)]).tolist()
+        if any(lexicon.place(word) < 0 for word in words):
+            yield Withheld(silo=owned.names[client], what="classes")
 
 
 def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:

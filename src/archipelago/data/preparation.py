@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 
@@ -65,13 +65,13 @@ class Column:
             return (*(f"{self.name}={v}" for v in (*self.vocabulary, OTHER)), *last)
         return (self.name, *last)
 
-    def apply(self, values: np.ndarray) -> np.ndarray:
-        """Return float32 `[rows, len(features)]`."""
+    def apply(self, values: np.ndarray, place: Callable[[int], str] | None = None) -> np.ndarray:
+        """Return float32 `[rows, len(features)]`; `place` says where a row stands, for messages."""
         if self.dropped:
             return np.zeros((len(values), 0), np.float32)
         if self.kind == "category":
             return self._one_hot(values)
-        value = numbers(values, self.kind, column=self.name, order=self.order)
+        value = numbers(values, self.kind, column=self.name, order=self.order, place=place)
         absent = np.isnan(value)
         value = np.where(absent, self.fill, value)
         if self.knots:
@@ -125,11 +125,16 @@ class Preparation:
         """Names of a table's features."""
         return tuple(name for column in self.columns for name in column.features)
 
-    def apply(self, x: np.ndarray | Mapping[str, np.ndarray]) -> np.ndarray:
+    def apply(
+        self,
+        x: np.ndarray | Mapping[str, np.ndarray],
+        place: Callable[[int], str] | None = None,
+    ) -> np.ndarray:
         """Return the network's input, float32 `[rows, *shape]`.
 
         Args:
             x: columns by name (text or numbers), or stored values `[rows, *shape]`.
+            place: where a row stands, for messages.
 
         Raises:
             DataError: a column is absent or holds what cannot be read; it is named.
@@ -137,7 +142,7 @@ class Preparation:
         if isinstance(x, Mapping):
             self._fits(x)
             used = [column for column in self.columns if not column.dropped]
-            return np.concatenate([c.apply(np.asarray(x[c.name])) for c in used], axis=1)
+            return np.concatenate([c.apply(np.asarray(x[c.name]), place) for c in used], axis=1)
         if tuple(x.shape[1:]) != self.shape:
             raise DataError("rows have another shape", got=x.shape[1:], fix=f"give {self.shape}")
         channels = (-1, *(1 for _ in x.shape[2:]))

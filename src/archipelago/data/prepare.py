@@ -1,6 +1,6 @@
 """From a source to shards: own, agree, apply, split, write. The straight line of this folder."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -23,9 +23,17 @@ from archipelago.data.preprocess import SCALING, Preprocess
 from archipelago.data.presence import Labels, Presence, ask
 from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
+from archipelago.data.releases import Withheld, refuse_all_few
 from archipelago.data.shards import Shards, Signature
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
-from archipelago.data.statistics import Agreed, Answers, Clients, agree_columns, merged
+from archipelago.data.statistics import (
+    Agreed,
+    Answers,
+    Clients,
+    agree_columns,
+    merged,
+    refuse_unnamed,
+)
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 from archipelago.data.vocabularies import refuse_two_vocabularies
 from archipelago.data.windows import Windows, windows_of
@@ -37,6 +45,7 @@ __all__ = [
     "Source",
     "Summary",
     "agreed_classes",
+    "floor_of",
     "own",
     "own_unread",
     "prepare",
@@ -44,6 +53,9 @@ __all__ = [
 
 SILOS = 1000
 """Most clients on whose data a run passes a verdict, one by one."""
+
+LEAST_ROWS = 3
+"""Rows of a client that can be parted at all: one each to train, validate and test."""
 
 _Spans = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
@@ -68,7 +80,8 @@ class Summary:
         train: rows to train on.
         validation: rows to validate on.
         test: sealed rows.
-        labels: train rows of each class; empty for a regression.
+        labels: train rows of each class; empty for a regression, and where the owner of the rows
+            did not set `preprocess.label_counts`.
         held_out: whether it never trains.
     """
 
@@ -93,6 +106,7 @@ class Prepared:
         views: by scaling, further preparations of the same rows that a search may choose.
         findings: the verdict on each client's rows; None where nobody asked for one.
         presence: which classes each client's splits hold; of a fleet, those of its panel.
+        withheld: what silos did not tell, or are not asked, for want of rows.
     """
 
     shards: Population
@@ -102,6 +116,7 @@ class Prepared:
     presence: Presence
     views: Mapping[str, Preparation] = field(default_factory=dict[str, Preparation])
     findings: tuple[Finding, ...] | None = None
+    withheld: tuple[Withheld, ...] = ()
 
     def tuned(self, settings: Mapping[str, Value]) -> "Prepared":
         """Return the same under the scaling that `settings` names, where there is one."""
@@ -113,7 +128,17 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Owned:
-    """Rows with their owners and parts. `labels` or `target` is None, as the task has it."""
+    """Rows with their owners and parts. `labels` or `target` is None, as the task has it.
+
+    Attributes:
+        held: clients that are not asked: held out, or with fewer rows than the floor; the latter
+            have no row in any part.
+        floor: fewest rows behind what leaves a client; 0 where the set is published.
+        recording: of windows: which recording each row was cut from.
+        declared: class names that are schema.
+        exact: whether exact counts of labels may leave.
+        withheld: clients that were left out.
+    """
 
     raw: Raw
     names: tuple[str, ...]
@@ -122,6 +147,11 @@ class Owned:
     labels: np.ndarray | None
     target: np.ndarray | None
     separator: str
+    floor: int = 0
+    recording: np.ndarray | None = None
+    declared: tuple[str, ...] = ()
+    exact: bool = False
+    withheld: tuple[Withheld, ...] = ()
 
     def local(self, client: int) -> LocalRows:
         """Return one client's train rows: all that its half of the statistics round sees."""
@@ -139,7 +169,54 @@ class Owned:
             scale=raw.scale,
             categorical=raw.categorical,
             separator=self.separator,
+            floor=self.floor,
+            declared=self.declared,
+            units=None if self.recording is None else self.recording[rows],
+            place=None if self.recording is not None else lambda row: raw.place(int(rows[row])),
+            exact=self.exact,
         )
+
+    def units(self, part: int) -> np.ndarray:
+        """Return how many rows, or recordings, each client has in a part, int64 `[clients]`."""
+        of = self.recording
+        return np.array(
+            [len(s[part] if of is None else np.unique(of[s[part]])) for s in self.spans]
+        )
+
+    def quiet(self, part: int) -> tuple[int, ...]:
+        """Return the clients that have rows in a part, and too few to tell of."""
+        counts = self.units(part)
+        return tuple(np.flatnonzero((counts > 0) & (counts < self.floor)).tolist())
+
+    def without(self, rows: np.ndarray) -> "Owned":
+        """Return the same without some rows (`[rows]` bool), and without clients left with few."""
+        spans = [tuple(part[~rows[part]] for part in parts) for parts in self.spans]
+        kept = replace(self, spans=spans)
+        counts = kept.units(TRAIN)
+        few = set(np.flatnonzero(counts < self.floor).tolist()) - self.held
+        return kept.leaving(few)
+
+    def leaving(self, few: Collection[int]) -> "Owned":
+        """Return the same with some clients left out, who then have no rows.
+
+        Raises:
+            DataError: nobody is left to train.
+        """
+        if not few:
+            return self
+        none = np.zeros(0, np.int64)
+        out = replace(
+            self,
+            spans=[(none,) * 3 if c in few else parts for c, parts in enumerate(self.spans)],
+            held=self.held | frozenset(few),
+            withheld=(
+                *self.withheld,
+                *(Withheld(silo=self.names[c], what="silo") for c in sorted(few)),
+            ),
+        )
+        if len(out.held) == len(self.names):
+            raise refuse_all_few([self.names[c] for c in sorted(few)], self.floor)
+        return out
 
     def cut(self, windows: Windows | None) -> "Owned":
         """Return the windows of these recordings, each where its recording is."""
@@ -165,6 +242,7 @@ class Owned:
             spans=[tuple(windows_of(part, counts) for part in parts) for parts in self.spans],
             labels=None if self.labels is None else self.labels[recording],
             target=None if self.target is None else self.target[recording],
+            recording=recording,
         )
 
 
@@ -201,29 +279,45 @@ def prepare(
             belongs to no column.
     """
     scaled, home = preprocess or Preprocess(), Path(directory)
-    owned = own(source.load(), partition, split, task, seed, windows=scaled.windows)
-    raw, held = owned.raw, owned.held
-    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in held])
+    floor = floor_of(source, scaled)
+    owned = own(
+        source.load(),
+        partition,
+        split,
+        task,
+        seed,
+        windows=scaled.windows,
+        floor=floor,
+        exact=scaled.label_counts,
+    )
+    raw = owned.raw
+    clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     answers = clients.ask({"ask": "schema"})
     lexicon = agreed_classes(task, answers, owned, source=source, partition=partition)
-    filled, y = _targets(task, answers, owned, lexicon)
+    filled, y, owned = _targets(task, answers, owned, lexicon)
+    clients.clients = [c for c in clients.clients if c not in owned.held]
+    kept = {owned.names[client] for client in clients.clients}
+    answers = [(silo, said) for silo, said in answers if silo in kept]
+    quiet = {"validation": owned.quiet(VALIDATION), "test": owned.quiet(TEST)}
 
     def agreed(how: Preprocess) -> Agreed | None:
         table = isinstance(raw.x, Mapping)
         return agree_columns(clients, answers, how) if table else None
 
     def written(how: Preprocess, where: Path, of: Agreed | None) -> tuple[Preparation, Shards]:
-        preparation, x = _inputs(raw, answers, of, how.windows)
+        preparation, x = _inputs(owned, answers, of, how.windows)
         _check_units(how, preparation, getattr(source, "label", ""))
         shards = Shards.write(
             where,
             signature=Signature(modality=raw.modality, shape=preparation.shape, task=filled),
             names=owned.names,
-            held_out=sorted(held),
+            held_out=sorted(owned.held),
             x=x,
             y=y,
             spans=owned.spans,
             affine=(preparation.multiply or (1.0,), preparation.add or (0.0,)),
+            floor=floor,
+            quiet=quiet,
         )
         private(where / "preparation.json").write_text(preparation.to_json())
         return preparation, shards
@@ -237,10 +331,13 @@ def prepare(
     few = len(clients.clients) <= SILOS
     named = lexicon.named(answers) if lexicon else answers
     findings = judge(clients, named, first) if judged and few else None
+    withheld = [*owned.withheld, *dict.fromkeys(clients.withheld)]
+    for part, silent in quiet.items():
+        withheld += [Withheld(silo=owned.names[client], what=part) for client in silent]
     population = partition.settle(shards, seed) if isinstance(partition, Fleet) else shards
     presence = ask(
         filled,
-        _labels(population, owned, y),
+        _labels(population, owned, y, quiet),
         floor=scaled.floor,
         meter=clients.meter,
         turn=clients.rounds,
@@ -253,11 +350,22 @@ def prepare(
         summaries=tuple(_summaries(owned, y, filled)),
         views=views,
         findings=findings,
+        withheld=tuple(withheld),
     )
 
 
-def _labels(population: Population, owned: Owned, y: np.ndarray) -> Iterator[Labels]:
-    """Yield the targets of everybody who will score: the held-out too, since they test."""
+def floor_of(source: object, preprocess: Preprocess) -> int:
+    """Return the fewest rows behind what leaves a silo; 0 for a set that anybody can look up."""
+    return 0 if getattr(source, "PUBLISHED", False) else preprocess.floor
+
+
+def _labels(
+    population: Population, owned: Owned, y: np.ndarray, quiet: Mapping[str, Collection[int]]
+) -> Iterator[Labels]:
+    """Yield the targets of everybody who will score: the held-out too, since they test.
+
+    Of a split with too few rows to be scored nothing is told.
+    """
     if isinstance(population, FleetShards):
         sealed = np.array([len(test) for *_, test in owned.spans])
         for client in population.scoring:
@@ -269,7 +377,11 @@ def _labels(population: Population, owned: Owned, y: np.ndarray) -> Iterator[Lab
             yield Labels(client=client, home=home, name=population.name(client), parts=parts)
         return
     for client, (train, validation, test) in enumerate(owned.spans):
-        parts = (y[train], y[validation], y[test])
+        parts = (
+            y[train],
+            y[validation[:0] if client in quiet["validation"] else validation],
+            y[test[:0] if client in quiet["test"] else test],
+        )
         yield Labels(client=client, home=client, name=owned.names[client], parts=parts)
 
 
@@ -305,8 +417,14 @@ def own(
     seed: Seed,
     *,
     windows: Windows | None = None,
+    floor: int = 0,
+    exact: bool = False,
 ) -> Owned:
     """Give rows to clients, part them, then cut recordings; nothing is learned from them yet.
+
+    Args:
+        floor: clients with fewer train rows are left out; see `Owned`.
+        exact: see `Owned`.
 
     Raises:
         DataError: labels are missing, or a recording is shorter than a window.
@@ -314,12 +432,14 @@ def own(
     """
     if isinstance(task, Regression):
         target = target_of(raw)
-        owned = _owned(raw, partition, split, _fifths(target), seed, target=target)
+        owned = _owned(raw, partition, split, _fifths(target), seed, floor=floor, target=target)
         return owned.cut(windows)
     labels = labels_of(raw, task)
     strata = np.unique(labels, return_inverse=True)[1]
     separator = task.separator if isinstance(task, MultiLabel) else ""
-    owned = _owned(raw, partition, split, strata, seed, labels=labels, separator=separator)
+    owned = _owned(raw, partition, split, strata, seed, floor=floor, labels=labels)
+    declared = (*task.classes, *raw.declared)
+    owned = replace(owned, separator=separator, declared=declared, exact=exact)
     return owned.cut(windows)
 
 
@@ -328,10 +448,13 @@ def own_unread(
     partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
     seed: Seed,
+    *,
+    floor: int = 0,
 ) -> Owned:
     """Give rows to clients before anybody knows what the label column means."""
     labels = words_of(raw, strict=False)[0] if raw.label_map else raw.y
-    return _owned(raw, partition, split, np.zeros(raw.rows, np.int64), seed, labels=labels)
+    strata = np.zeros(raw.rows, np.int64)
+    return _owned(raw, partition, split, strata, seed, floor=floor, labels=labels)
 
 
 def agreed_classes(
@@ -345,12 +468,14 @@ def agreed_classes(
     """Agree on classes; None of a regression.
 
     Raises:
-        DataError: there is one class only, or owners of rows call the classes differently. Rows
-            that are dealt out, published sets, and very many owners are not asked for that.
+        DataError: there is one class only, too few rows to name two, or owners of rows call the
+            classes differently. Rows that are dealt out, published sets, and very many owners are
+            not asked for that.
     """
     if isinstance(task, Regression):
         return None
     raw = owned.raw
+    refuse_unnamed(answers, raw.target, owned.floor)
     lexicon = lexicon_of(task, answers, raw.classes, raw.target)
     own_rows = isinstance(partition, Natural) and not getattr(source, "PUBLISHED", False)
     if own_rows and isinstance(task, Classification) and len(answers) <= SILOS:
@@ -371,11 +496,13 @@ def _owned(
     strata: np.ndarray,
     seed: Seed,
     *,
+    floor: int,
     labels: np.ndarray | None = None,
     target: np.ndarray | None = None,
-    separator: str = "",
 ) -> Owned:
     owners = partition.owners if isinstance(partition, Fleet) else partition
+    if isinstance(owners, Natural) and floor > 1 and owners.least <= max(LEAST_ROWS, floor):
+        owners = replace(owners, least=1)  # whoever has too few is left out below, not refused
     owner, names = assign(
         owners,
         raw,
@@ -384,15 +511,20 @@ def _owned(
         official=raw.official if split.official else None,
     )
     held = frozenset(split.held(len(names), seed.child("split")))
-    return Owned(
+    least = max(floor, LEAST_ROWS) if floor > 1 else 0
+    spans = _spans(raw, split, strata, (owner, names, held), seed.child("split"), least=least)
+    owned = Owned(
         raw=raw,
         names=names,
         held=held,
-        spans=_spans(raw, split, strata, (owner, names, held), seed.child("split")),
+        spans=spans,
         labels=labels,
         target=target,
-        separator=separator,
+        separator="",
+        floor=floor,
     )
+    few = [c for c, parts in enumerate(spans) if len(parts[TEST if c in held else TRAIN]) < floor]
+    return owned.leaving(few)
 
 
 def _spans(
@@ -401,7 +533,10 @@ def _spans(
     strata: np.ndarray,
     owners: tuple[np.ndarray, tuple[str, ...], frozenset[int]],
     seed: Seed,
+    *,
+    least: int,
 ) -> _Spans:
+    """Part each client's rows; one with fewer than `least` gets no part."""
     owner, names, held = owners
     order = np.argsort(owner, kind="stable")
     cuts = np.searchsorted(owner[order], np.arange(len(names) + 1))
@@ -411,6 +546,9 @@ def _spans(
         rows = order[cuts[client] : cuts[client + 1]]
         if client in held:
             out.append((none, none, rows))
+            continue
+        if len(rows) < least:
+            out.append((none, none, none))
             continue
         part = split.parts(
             strata[rows],
@@ -428,37 +566,51 @@ def _targets(
     answers: Answers,
     owned: Owned,
     lexicon: Lexicon | None,
-) -> tuple[Classification | MultiLabel | Regression, np.ndarray]:
-    """Fill in the task, and encode every row's target."""
+) -> tuple[Classification | MultiLabel | Regression, np.ndarray, Owned]:
+    """Fill in the task, encode every row's target, and leave out rows of unnamed classes."""
     if owned.target is not None and isinstance(task, Regression):
-        return targets_of(task, answers, owned.raw.target), owned.target.astype(np.float32)
+        y = owned.target.astype(np.float32)
+        return targets_of(task, answers, owned.raw.target), y, owned
     if owned.labels is None or lexicon is None or isinstance(task, Regression):
         raise AssertionError("a task has labels or a target")
     filled, codes = codes_of(task, lexicon, owned.labels)
     if isinstance(task, MultiLabel):
-        return filled, codes
+        return filled, codes, owned
+    if owned.floor > 1:
+        return filled, codes, _without_unnamed(owned, codes < 0)
     for spans, name in zip(owned.spans, owned.names, strict=True):
         rows = np.concatenate(spans)
         unseen = rows[codes[rows] < 0]
         if len(unseen):
             raise DataError(
                 "a class has no train row at any client",
-                got=str(owned.labels[unseen[0]]),
+                got=owned.raw.place(int(unseen[0])),
                 where=f"client {name!r}, {owned.raw.target}",
                 fix="remove this class, or use another seed or a smaller test share",
             )
-    return filled, codes
+    return filled, codes, owned
+
+
+def _without_unnamed(owned: Owned, unnamed: np.ndarray) -> Owned:
+    """Leave out rows of classes that no silo may name, and say whose they were."""
+    if not unnamed.any():
+        return owned
+    whose = [c for c, parts in enumerate(owned.spans) if any(unnamed[p].any() for p in parts)]
+    out = owned.without(unnamed)
+    noted = tuple(Withheld(silo=owned.names[client], what="classes") for client in whose)
+    return replace(out, withheld=(*out.withheld, *noted))
 
 
 def _inputs(
-    raw: Raw, answers: Answers, agreed: Agreed | None, windows: Windows | None
+    owned: Owned, answers: Answers, agreed: Agreed | None, windows: Windows | None
 ) -> tuple[Preparation, np.ndarray]:
+    raw = owned.raw
     if agreed is not None:
         width = sum(len(column.features) for column in agreed.columns)
         made = Preparation(
             modality="table", shape=(width,), columns=agreed.columns, notes=agreed.notes
         )
-        return made, made.apply(raw.x)
+        return made, _applied(made, owned)
     if isinstance(raw.x, Mapping):
         raise AssertionError("a table's columns are agreed on first")
     pooled = [merged([said["channels"][c] for _, said in answers]) for c in range(raw.x.shape[1])]
@@ -480,12 +632,28 @@ def _inputs(
     return made, raw.x if raw.x.dtype in (np.uint8, np.int16) else made.apply(raw.x)
 
 
+def _applied(made: Preparation, owned: Owned) -> np.ndarray:
+    """Apply a preparation to a table's rows; those that are left out are not read, and stay 0."""
+    raw = owned.raw
+    rows = np.sort(np.concatenate([part for parts in owned.spans for part in parts]))
+    if len(rows) == raw.rows:
+        return made.apply(raw.x, raw.place)
+    if not isinstance(raw.x, Mapping):
+        raise AssertionError("only tables have columns")
+    kept = {name: column[rows] for name, column in raw.x.items()}
+    out = np.zeros((raw.rows, *made.shape), np.float32)
+    out[rows] = made.apply(kept, lambda row: raw.place(int(rows[row])))
+    return out
+
+
 def _summaries(
     owned: Owned, y: np.ndarray, task: Classification | MultiLabel | Regression
 ) -> list[Summary]:
     out: list[Summary] = []
     for client, (train, validation, test) in enumerate(owned.spans):
-        if isinstance(task, MultiLabel):
+        if owned.floor and not owned.exact:
+            labels = ()
+        elif isinstance(task, MultiLabel):
             labels = tuple(y[train].sum(0).astype(int).tolist())
         elif isinstance(task, Classification):
             labels = tuple(np.bincount(y[train], minlength=task.outputs).tolist())

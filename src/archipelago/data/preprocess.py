@@ -25,8 +25,11 @@ class Preprocess:
         scaling: `standard` (mean, standard deviation), `robust` (median, half the interquartile
             range), `quantile` (rank; evens out long tails) or `none`. The middle two come from
             binned histograms of pooled counts.
-        floor: a category seen fewer times than this at a client is not named by that client; seen
-            fewer times in all, it joins `(other)`.
+        floor: nothing that leaves a silo is about fewer rows of it than this; see
+            docs/what-leaves.md. Also of a published set: a category seen fewer times at a client is
+            not named by that client; seen fewer times in all, it joins `(other)`.
+        label_counts: let exact numbers of rows of each class leave a silo, be kept and be shown in
+            the report.
         categories: keep at most so many categories a column, the most frequent.
         units: of columns, by name, and of a numeric target by its column's; they travel with the
             model and change no result.
@@ -41,6 +44,7 @@ class Preprocess:
     kind: Literal["preprocess"] = "preprocess"
     scaling: str = "standard"
     floor: int = 5
+    label_counts: bool = False
     categories: int = 64
     units: Mapping[str, str] = field(default_factory=dict[str, str])
     window: int = 0

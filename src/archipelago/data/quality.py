@@ -82,7 +82,7 @@ def _of_columns(schemas: Answers) -> list[Finding]:
     for silo, said in schemas:
         for column, seen in said["columns"].items():
             share = 1 - seen["present"] / seen["rows"]
-            if share > _MISSING:
+            if share > _MISSING and not seen.get("withheld"):
                 out.append(_finding(silo, column, "missing", share, "ask how it is recorded there"))
             if infinite := seen.get("infinite", 0):
                 advice = "infinite values are treated as missing: a division by zero?"
@@ -126,7 +126,8 @@ def _apart(answers: Answers, columns: Sequence[str]) -> list[Finding]:
         ]
         pooled = sum((tally for _, tally in tallies), Counter[str]())
         for silo, tally in tallies:
-            if not tally.total() or tally.total() == pooled.total():
+            # Where nothing may be named, all is "other", and would seem to be another population.
+            if not tally.total() - tally[""] or tally.total() == pooled.total():
                 continue
             apart = sum(
                 abs(tally[word] / tally.total() - count / pooled.total())
@@ -140,8 +141,9 @@ def _apart(answers: Answers, columns: Sequence[str]) -> list[Finding]:
 
 def _of_rows(quality: Answers, schemas: Answers) -> list[Finding]:
     out: list[Finding] = []
-    for (silo, said), (_, schema) in zip(quality, schemas, strict=True):
-        rows = max(1, schema["rows"])
+    counts = {silo: said["rows"] for silo, said in schemas}
+    for silo, said in quality:
+        rows = max(1, counts[silo])
         if (share := said["duplicates"] / rows) > _DOUBLE:
             out.append(_finding(silo, "", "duplicates", share, "the same person twice?"))
         if (share := said["conflicts"] / rows) > _CONFLICT:
@@ -186,7 +188,7 @@ def _lone_classes(schemas: Answers) -> list[Finding]:
     constant = [
         _finding(silo, "", "one label", 1.0, advice.format(*said["labels"]))
         for silo, said in schemas
-        if len(said.get("labels", ())) == 1
+        if len(said.get("labels", ())) == 1 and not said.get("unnamed")
     ]
     constant += [
         _finding(silo, "", "one label", 1.0, "its target never varies")

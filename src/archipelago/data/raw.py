@@ -37,6 +37,7 @@ class Raw:
         lengths: of series that differ in length: steps of each row that were recorded, int64
             `[rows]`; the rest of the row is padding. None: every row is whole.
         label_map: what an owner says of spellings: the class of each.
+        declared: class names that an owner declared, as folders do: schema, no row's value.
         starts: number of the first row of each text file, by the file's name, in order.
     """
 
@@ -54,6 +55,7 @@ class Raw:
     label: str = ""
     lengths: np.ndarray | None = None
     label_map: LabelMap = field(default_factory=dict[str, Any])
+    declared: tuple[str, ...] = ()
     starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:

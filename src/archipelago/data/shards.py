@@ -197,8 +197,24 @@ class Shards:
 
     @property
     def scoring(self) -> tuple[int, ...]:
-        """Clients that validate: those that train."""
-        return self.training
+        """Clients that validate: those that train and have enough rows to tell a score of."""
+        few = set(self.quiet("validation"))
+        return tuple(client for client in self.training if client not in few)
+
+    @property
+    def testing(self) -> int:
+        """Number of clients that are asked for a score on their test rows."""
+        offsets = np.load(self.directory / "sealed_offsets.npy", allow_pickle=False)
+        return int((np.diff(offsets) > 0).sum()) - len(self.quiet("test"))
+
+    @property
+    def floor(self) -> int:
+        """Fewest rows behind a score that leaves a client; 0 where the set is published."""
+        return self._described().get("floor", 0)
+
+    def quiet(self, split: str) -> tuple[int, ...]:
+        """Return the clients that are not asked for a score on a split: their rows are too few."""
+        return tuple(self._described().get("quiet", {}).get(split, ()))
 
     @property
     def fingerprint(self) -> str:
@@ -274,6 +290,8 @@ class Shards:
         y: np.ndarray,
         spans: Sequence[Sequence[np.ndarray]],
         affine: tuple[Sequence[float], Sequence[float]],
+        floor: int = 0,
+        quiet: Mapping[str, Sequence[int]] | None = None,
     ) -> "Shards":
         """Write the files of a new `directory` and open it.
 
@@ -282,6 +300,8 @@ class Shards:
             y: all targets.
             spans: for each client the row numbers of train, validation and test.
             affine: `multiply` and `add`, one a channel: what turns stored integers into inputs.
+            floor: fewest rows behind a score; 0 where the set is published.
+            quiet: clients that have fewer rows of a split, by its name.
         """
         home = Path(directory)
         if not home.is_dir():
@@ -306,6 +326,8 @@ class Shards:
         }
         digest.update(json.dumps(about, sort_keys=True).encode())
         about["fingerprint"] = digest.hexdigest()
+        # Behind the fingerprint: they follow from the rows and a setting, and change neither.
+        about |= {"floor": floor, "quiet": {name: list(few) for name, few in (quiet or {}).items()}}
         private(home / "shards.json").write_text(json.dumps(about))
         return cls(home)
 

@@ -9,23 +9,26 @@ References:
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from math import isnan, nan
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from archipelago.core.buffers import join, length
-from archipelago.core.errors import DataError, UpdateRefused
+from archipelago.core.errors import ArchipelagoError, DataError, UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.data.answers import HISTOGRAM, LocalRows, answer
 from archipelago.data.columns import Kind
+from archipelago.data.heard import Unread, read
 from archipelago.data.preparation import Column
 from archipelago.data.preprocess import Preprocess
+from archipelago.data.releases import Withheld
 from archipelago.data.spelling import fold
 from archipelago.wire.frame import pack, unpack
 
-__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "merged"]
+__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "merged", "refuse_unnamed"]
 
 Answers = Sequence[tuple[str, Mapping[str, Any]]]
 """Each client's name and what it said."""
@@ -33,21 +36,40 @@ Answers = Sequence[tuple[str, Mapping[str, Any]]]
 _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
 """A text column with more distinct values than this share of the largest silo's rows is an id."""
+_LISTED = 5
+_MIDDLE = 0.4
+"""Share of the rows beyond an outer knot from which on ranks are too coarse to scale by."""
+_SILENT = "no silo has enough values of it, or all but a few are the same"
 _MOSTLY = 0.5
 """A column of which more than this share, but not all, reads as numbers is a fault, not text."""
 
 
 @dataclass(slots=True)
 class Clients:
-    """Asks every client and keeps what was said and what it cost. Appends to `meter` in place."""
+    """Asks every client and keeps what was said and what it cost. Appends to its lists in place.
+
+    Attributes:
+        rows_of: a client's half.
+        clients: who is asked.
+        meter: a row for each answer; its note is the question.
+        rounds: questions asked so far.
+        withheld: what silos did not tell, and whose answer could not be read.
+    """
 
     rows_of: Callable[[int], LocalRows]
     clients: Sequence[int]
     meter: list[MeterRow] = field(default_factory=list)
     rounds: int = 0
+    withheld: list[Withheld] = field(default_factory=list)
 
     def ask(self, request: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-        """Return each client's name and answer, in the order of `clients`."""
+        """Return each client's name and answer, in the order of `clients`.
+
+        A client whose answer is not of the form of the question is left out of it, and noted.
+
+        Raises:
+            DataError: a client cannot read its own rows, or nobody's answer could be read.
+        """
         down = pack("statistics-request", request)
         down_bytes, told = length(down), unpack(join(down)).fields
         answers = []
@@ -63,7 +85,15 @@ class Clients:
                     where=f"silo {rows.name!r}, {error.where}",
                     fix=error.fix,
                 ) from None
-            answers.append((rows.name, _read(rows.name, up)))
+            table = frozenset(rows.x) if isinstance(rows.x, Mapping) else None
+            try:
+                said = _fields(up)
+                read(said, told, rows.rows, table)
+            except (Unread, ArchipelagoError) as error:
+                about = f"{request['ask']}: {getattr(error, 'what', error)}"
+                self.withheld.append(Withheld(silo=rows.name, what="answer", detail=about))
+            else:
+                answers.append((rows.name, said))
             self.meter.append(
                 MeterRow(
                     phase="statistics",
@@ -75,25 +105,25 @@ class Clients:
                     bytes_down=down_bytes,
                     bytes_up=len(up),
                     seconds=perf_counter() - started,
+                    note=request["ask"],
                 )
             )
         self.rounds += 1
+        if self.clients and not answers:
+            raise DataError(
+                "nobody's answer could be read",
+                got=self.withheld[-1].detail,
+                where=f"silo {self.withheld[-1].silo!r}",
+                fix="let all silos run the same version of archipelago-nas",
+            )
         return answers
 
 
-def _read(name: str, up: bytes) -> dict[str, Any]:
-    """Return what a silo's frame says; without its statistics no run can begin."""
-    try:
-        frame = unpack(up, limit=_ANSWER_LIMIT)
-        if frame.kind != "statistics-answer" or frame.arrays:
-            raise UpdateRefused("a reply of the wrong kind", got=repr(frame.kind)[:80])
-    except UpdateRefused as refusal:
-        raise DataError(
-            f"its answer in the statistics round cannot be read: {refusal.what}",
-            got=refusal.got,
-            where=f"silo {name!r}",
-            fix="look into this silo's client, or leave it out of data.paths",
-        ) from None
+def _fields(up: bytes) -> dict[str, Any]:
+    """Return what a silo's frame says."""
+    frame = unpack(up, limit=_ANSWER_LIMIT)
+    if frame.kind != "statistics-answer" or frame.arrays:
+        raise UpdateRefused("a reply of the wrong kind", got=repr(frame.kind)[:80])
     return dict(frame.fields)
 
 
@@ -125,6 +155,18 @@ def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     return count, mean, (squares / count) ** 0.5 if count else 0.0
 
 
+def refuse_unnamed(answers: Answers, where: str, floor: int) -> None:
+    """Refuse a label of which silos may name fewer than two classes, while they hold others."""
+    named = {fold(label) for _, said in answers for label in said["labels"]}
+    if len(named) < 2 and any(said.get("unnamed") for _, said in answers):
+        raise DataError(
+            f"fewer than two classes have {floor} train rows at a silo: no other may be named",
+            got=f"{len(named)} classes that may be named",
+            where=where,
+            fix="list every class in the run file (task.classes): what is declared needs no rows",
+        )
+
+
 def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) -> Agreed:
     """Agree on the kind of each column, then on its scale or vocabulary.
 
@@ -154,9 +196,11 @@ def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) ->
         )
         for name, spec in used.items()
     }
+    clients.withheld += _untold(answers, schemas, columns)
+    columns, silent = _without_silent(columns)
     if preprocess.scaling in ("robust", "quantile"):
         columns |= _ranked(clients, columns, preprocess.scaling)
-    dropped = {
+    dropped = silent | {
         name: Column(name=name, kind=s["kind"], dropped=s["dropped"])
         for name, s in specs.items()
         if s["dropped"]
@@ -169,9 +213,54 @@ def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) ->
     )
 
 
+def _untold(answers: Answers, schemas: Answers, columns: Mapping[str, Column]) -> list[Withheld]:
+    """Return which silos told no moments of which columns though they have rows of them."""
+    present = {
+        silo: {n for n, seen in said["columns"].items() if seen["present"] or seen.get("withheld")}
+        for silo, said in schemas
+    }
+    numeric = [name for name, column in columns.items() if column.kind != "category"]
+    out: list[Withheld] = []
+    for silo, said in answers:
+        untold = [n for n in numeric if said[n][0] == 0 and n in present.get(silo, ())]
+        if untold:
+            more = " ..." if len(untold) > _LISTED else ""
+            about = ", ".join(untold[:_LISTED]) + more
+            out.append(Withheld(silo=silo, what="moments", detail=about))
+    return out
+
+
+def _without_silent(columns: dict[str, Column]) -> tuple[dict[str, Column], dict[str, Column]]:
+    """Part the columns of which some silo told moments, or which need none, from the others.
+
+    A truth value needs none: it stays 0 and 1.
+
+    Raises:
+        DataError: none is left.
+    """
+    silent = {
+        name: replace(column, fill=0.0, dropped=_SILENT)
+        for name, column in columns.items()
+        if column.kind in ("number", "date") and isnan(column.fill)
+    }
+    told = {
+        name: replace(column, fill=0.0) if isnan(column.fill) else column
+        for name, column in columns.items()
+        if name not in silent
+    }
+    if not told:
+        raise DataError(
+            "no column is left to learn from",
+            got=dict.fromkeys(silent, _SILENT),
+            where="columns",
+            fix="join silos, or lower preprocess.floor if their owners agree",
+        )
+    return told, silent
+
+
 def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> dict[str, Any]:
     full = [(silo, seen) for silo, seen in said if seen["present"]]
-    missing = any(seen["present"] < seen["rows"] for _, seen in said)
+    missing = any(seen["present"] < seen["rows"] and not seen.get("withheld") for _, seen in said)
     spec: dict[str, Any] = {"kind": "category", "order": "", "dropped": "", "missing": missing}
     where = f"column {name!r}"
     if not full:
@@ -246,10 +335,16 @@ def _refuse_mixture(where: str, full: Sequence[tuple[str, Mapping[str, int]]]) -
         if _MOSTLY * seen["present"] < seen["number"] < seen["present"]:
             raise DataError(
                 "numbers are mixed with text",
-                got=f"{seen['present'] - seen['number']} of {seen['present']} values are text",
+                got=f"{_some(seen['present'] - seen['number'])} of {seen['present']} values "
+                "are text",
                 where=f"silo {silo!r}, {where}",
                 fix="leave unknown numbers empty, or list the column under categorical",
             )
+
+
+def _some(count: int) -> str:
+    """Return a count as silos tell it: 1 is any that is smaller than their floor."""
+    return "a few" if count == 1 else str(count)
 
 
 def _vocabulary(name: str, said: Sequence[Mapping[str, Any]], preprocess: Preprocess) -> Column:
@@ -269,8 +364,12 @@ def _vocabulary(name: str, said: Sequence[Mapping[str, Any]], preprocess: Prepro
 def _scaled(
     name: str, spec: Mapping[str, Any], said: Sequence[Sequence[float]], preprocess: Preprocess
 ) -> Column:
-    _, mean, deviation = merged(said)
+    count, mean, deviation = merged(said)
     kind: Kind = spec["kind"]
+    if not count:  # nobody may tell: see `_without_silent`
+        return Column(
+            name=name, kind=kind, order=spec["order"], fill=nan, indicator=spec["missing"]
+        )
     column = Column(name=name, kind=kind, order=spec["order"], fill=mean, indicator=spec["missing"])
     if preprocess.scaling == "none":
         return column
@@ -286,7 +385,7 @@ def _scaled(
 
 
 def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> dict[str, Column]:
-    """Ask for histograms, and scale by their quantiles."""
+    """Ask for histograms, and scale by their quantiles; a told bin's rows lie beyond each."""
     wide = {name: c for name, c in columns.items() if c.kind in ("number", "date")}
     if not wide:
         return {}
@@ -295,11 +394,20 @@ def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> di
         for name, c in wide.items()
     }
     answers = clients.ask({"ask": "histograms", "columns": told})
-    out = {}
+    out: dict[str, Column] = {}
     for name, column in wide.items():
-        counts = np.sum([said[name] for _, said in answers], axis=0)
-        knots = [_quantile(counts, q, column) for q in np.linspace(0, 1, 65)]
-        middle, spread = knots[32], (knots[48] - knots[16]) / 2
+        parts = [said[name] for _, said in answers if said[name]]
+        merged_ones = any(isinstance(part[0], list) for part in parts)
+        counts = np.sum([_spread(part) for part in parts], axis=0) if parts else np.zeros(1)
+        # Fewer rows than the floor beyond an outer knot, and the knot would be one row's value.
+        rims = _rims(parts, counts) if merged_ones else (0.0, 1.0)
+        if not counts.sum():
+            continue  # nobody may tell: mean and deviation scale it
+        low, middle, high = (_quantile(counts, q, column) for q in (0.25, 0.5, 0.75))
+        spread = (high - low) / 2
+        coarse = rims[0] > _MIDDLE or rims[1] < 1 - _MIDDLE  # too few bins for ranks
+        ranks = [] if coarse or scaling != "quantile" else np.linspace(*rims, 65)
+        knots = [_quantile(counts, q, column) for q in ranks]
         out[name] = Column(
             name=name,
             kind=column.kind,
@@ -308,8 +416,40 @@ def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> di
             fill=middle,
             shift=middle,
             scale=spread if spread > 0 else column.scale,
-            knots=tuple(_rising(knots)) if scaling == "quantile" else (),
+            knots=tuple(_rising(knots)) if knots else (),
         )
+    return out
+
+
+def _rims(parts: Sequence[Sequence[Any]], counts: np.ndarray) -> tuple[float, float]:
+    """Return the ranks of the outermost edges beyond which some silo has told a bin of its own.
+
+    Farther out only the shape that `_spread` assumes is known.
+    """
+    inner = [end for part in parts for end, _ in part[:-1]]
+    if not inner:
+        return 1.0, 0.0
+    below = np.cumsum(counts) / counts.sum()
+    return float(below[min(inner) - 1]), float(below[max(inner) - 1])
+
+
+def _spread(part: Sequence[Any]) -> np.ndarray:
+    """Return a histogram's counts; those of merged bins are spread over their bins.
+
+    They are spread as the logistic distribution of mean 0 and deviation 1 in scaled units, which
+    is what is known of a column when nothing else is: evenly they would make long tails.
+    """
+    if not isinstance(part[0], list):
+        return np.asarray(part)
+    side = 2 * np.arange(HISTOGRAM + 1) / HISTOGRAM - 1
+    with np.errstate(divide="ignore"):
+        z = side / (1 - np.abs(side))
+    below = 1 / (1 + np.exp(-np.clip(z * np.pi / 3**0.5, -30, 30)))
+    mass = np.diff(below) + 1e-12
+    out, low = np.zeros(HISTOGRAM), 0
+    for high, count in part:
+        out[low:high] = count * mass[low:high] / mass[low:high].sum()
+        low = high
     return out
 
 

@@ -109,21 +109,12 @@ def _table(
         for name in manifest.columns
     }
     try:
-        return manifest.preparation.apply(table), unused
+        # The header is line 1.
+        place = (lambda row: f"line {row + 2}") if path.suffix.casefold() in _TEXT else None
+        return manifest.preparation.apply(table, place), unused
     except DataError as error:
-        line = _line(table, error) if path.suffix.casefold() in _TEXT else ""
-        where = f"{path}{line}, {error.where}" if error.where else str(path)
+        where = f"{path}, {error.where}" if error.where else str(path)
         raise DataError(error.what, got=error.got, where=where, fix=error.fix) from None
-
-
-def _line(table: Mapping[str, np.ndarray], error: DataError) -> str:
-    """Return the line of the first value that an error is about; the header is line 1."""
-    for name, values in table.items():
-        if error.where == f"column {name!r}" and values.dtype.kind == "U":
-            for row, text in enumerate(values.tolist()):
-                if " ".join(text.split()).casefold() == error.got:
-                    return f", line {row + 2}"
-    return ""
 
 
 def _named(arrays: Mapping[str, np.ndarray], path: Path) -> Mapping[str, np.ndarray]:

@@ -35,6 +35,7 @@ class Federation:
         norm: largest L2 norm of an update; 0 accepts any finite one.
         clock: where time goes.
         augment: what a client does to its train rows first.
+        quiet: clients that are never asked for a score: their rows are too few to tell of.
     """
 
     engine: Any
@@ -50,6 +51,7 @@ class Federation:
     norm: float = 0.0
     clock: Clock = field(default_factory=Clock)
     augment: Augment = field(default_factory=Augment)
+    quiet: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -267,7 +267,8 @@ def evaluate(
         for number, agreed in terms.items()
     }
     asked = clients if isinstance(clients, Mapping) else {b.number: clients for b in live}
-    pairs = [(branch, client) for branch in live for client in asked[branch.number]]
+    quiet = federation.quiet
+    pairs = [(b, client) for b in live for client in asked[b.number] if client not in quiet]
     pairs.sort(key=lambda p: (-p[0].graph.macs * int(counts[p[1]]), p[1], p[0].number))
     tasks = [
         Evaluate(

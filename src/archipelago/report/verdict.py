@@ -137,7 +137,11 @@ def _limits(findings: Findings) -> str:
 def _silos(findings: Findings) -> int:
     if findings.label_counts is not None:
         return len(findings.label_counts.clients)
-    return len(findings.client_test) or len({release.client for release in findings.releases})
+    return (
+        len(findings.silos)
+        or len(findings.client_test)
+        or len({release.client for release in findings.releases})
+    )
 
 
 def _listed(parts: list[str]) -> str:

@@ -6,11 +6,20 @@ from pathlib import Path
 
 from archipelago.config.run import Run
 from archipelago.core.aside import scratch
-from archipelago.core.errors import JournalError
+from archipelago.core.errors import DataError, JournalError
 from archipelago.core.seeds import Seed
+from archipelago.data.fleet import Population
 from archipelago.data.prepare import Prepared, prepare
 
-__all__ = ["BEFORE", "cleared", "continuation", "prepared_again", "prepared_for", "units_of"]
+__all__ = [
+    "BEFORE",
+    "cleared",
+    "continuation",
+    "prepared_again",
+    "prepared_for",
+    "refuse_silence",
+    "units_of",
+]
 
 BEFORE = "before"
 """Folder of a continued run that holds the run as it was."""
@@ -34,6 +43,23 @@ def prepared_for(run: Run, directory: str | Path, *, judged: bool = False) -> Pr
         choices=run.tune.choices,
         judged=judged and not getattr(run.data, "PUBLISHED", False),
     )
+
+
+def refuse_silence(shards: Population) -> None:
+    """Refuse a study in which nobody has enough rows to tell a score, of candidates or at the end.
+
+    Raises:
+        DataError: no client has `floor` validation rows, or none has `floor` test rows.
+    """
+    for split, count in (("validation", len(shards.scoring)), ("test", shards.testing)):
+        if not count:
+            floor = shards.home.floor
+            raise DataError(
+                f"no silo has {floor} {split} rows: nobody may tell a score",
+                where=f"split.{split}",
+                fix=f"raise split.{split}, join silos (partition.clients), or lower "
+                "preprocess.floor if their owners agree",
+            )
 
 
 def units_of(run: Run) -> dict[str, str]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from os.path import relpath
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from archipelago.config import toml
 from archipelago.config.catalog import part
@@ -16,6 +19,7 @@ from archipelago.core.shown import words
 from archipelago.data.decide import decide
 from archipelago.data.inspection import Inspection, inspect
 from archipelago.data.partition import Iid, Natural
+from archipelago.data.prepare import floor_of
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.raw import Raw
 from archipelago.data.split import Split
@@ -32,6 +36,8 @@ _SAMPLE = 64
 """Members of the space from which the size of its networks is read."""
 _LONG, _WINDOW, _LEAST_WINDOW = 1024, 256, 8
 """Steps beyond which series are cut, of the windows then, and below which no window makes sense."""
+_LARGEST_SHARE = 0.25
+"""Of a small silo's rows that are put aside, to validate and to test each."""
 _WORK = 4e12
 """Multiply-accumulates that the search may spend on clients: minutes on a few cores."""
 
@@ -83,15 +89,24 @@ def draft(
     """
     raw = source.load()
     partition, how = _partition(raw)
-    split, root = Split(), Seed(seed).child("data")
-    decision = decide(raw, partition, split, seed=root)
+    floor = floor_of(source, Preprocess())
+    split, root = _split(raw, floor), Seed(seed).child("data")
+    decision = decide(raw, partition, split, seed=root, floor=floor)
     task = _declared(decision.task, classes)
     cut, reason = _cut(raw)
     windows = cut.windows
-    found = inspect(_Loaded(raw), partition, split, task, seed=root, windows=windows)
+    found = inspect(
+        _Loaded(raw, getattr(source, "PUBLISHED", False)),
+        partition,
+        split,
+        task,
+        seed=root,
+        windows=windows,
+    )
     lines = [
         *_data(source, Path(file), found),
         _Line("partition", "kind", partition.kind, how),
+        *_shares(split, floor),
         *_held(found),
         *_task(task, decision.why, found),
         *_preprocess(found),
@@ -120,6 +135,7 @@ class _Loaded:
     """Rows that were read once already."""
 
     raw: Raw
+    PUBLISHED: bool
 
     def load(self) -> Raw:
         return self.raw
@@ -131,6 +147,24 @@ def _partition(raw: Raw) -> tuple[Natural | Iid, str]:
     clients = max(2, min(10, raw.rows // 60))
     why = "nobody owns these rows: they are dealt out, so this is a simulation"
     return Iid(clients=clients), why
+
+
+def _split(raw: Raw, floor: int) -> Split:
+    """Return shares with which the typical silo has enough rows to tell a score of."""
+    plain = Split()
+    if raw.natural is None or not floor:
+        return plain
+    typical = int(np.median(np.bincount(raw.natural)))
+    share = min(_LARGEST_SHARE, ceil(100 * (floor + 0.5) / typical) / 100)
+    return Split(validation=share, test=share) if share > plain.test else plain
+
+
+def _shares(split: Split, floor: int) -> Iterator[_Line]:
+    if split == Split():
+        return
+    why = f"a silo tells no score of fewer than {floor} rows"
+    yield _Line("split", "validation", split.validation, why)
+    yield _Line("split", "test", split.test, why)
 
 
 def _data(source: Any, file: Path, found: Inspection) -> Iterator[_Line]:

@@ -15,8 +15,8 @@ class Event:
     """Something worth showing while a study runs.
 
     Attributes:
-        kind: `started`, `prepared`, `round`, `outcome`, `reference`, `tested`, `exported`,
-            `report`, `stopped` or `finished`.
+        kind: `started`, `prepared`, `withheld`, `round`, `outcome`, `reference`, `tested`,
+            `exported`, `report`, `stopped` or `finished`.
         data: the rest, ready for JSON.
     """
 

@@ -14,6 +14,7 @@ from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.coverage import Cover
 from archipelago.data.quality import ASKED, Finding
+from archipelago.data.releases import Withheld, withheld_lines
 from archipelago.data.scores import BINS
 from archipelago.data.tasks import task_from_json
 from archipelago.driver.loop import Champion
@@ -108,7 +109,7 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
             labels=tuple(facts["classes"]),
             counts=tuple(tuple(row) for row in facts["labels"]),
         )
-        if facts["classes"]
+        if facts["classes"] and any(facts["labels"])
         else None,
         rounds=tuple(_rounds(journal)),
         progress=tuple(_progress(outcomes, sign)),
@@ -124,11 +125,17 @@ def gather(journal: Journal, run: Run | None = None) -> page.Findings:
         config=journal.meta["run"],
         versions=_versions(),
         fingerprints={"data": last.state["fingerprint"]},
-        limits=(*_of_windows(facts), *_of_scores(facts), *_limits(journal, task)),
+        limits=(
+            *_of_windows(facts),
+            *_withheld(facts),
+            *_of_scores(facts),
+            *_limits(journal, task),
+        ),
         protection=_protection(run),
         silos=tuple(
             page.Silo(name=name, train=train, validation=check, test=test, held_out=held)
             for name, (train, check, test, held) in zip(facts["names"], facts["rows"], strict=True)
+            if train or check or test
         ),
         quality=_quality(facts),
         inputs=tuple(
@@ -396,6 +403,13 @@ def _of_scores(facts: Mapping[str, Any]) -> Iterator[str]:
     """Yield what was known of the scores before anything was trained."""
     for said in facts.get("scores") or ():
         yield f"Known of its scores beforehand: {said}."
+
+
+def _withheld(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what silos did not tell, and who was left out, by name."""
+    found = (Withheld(**one) for one in facts.get("withheld", ()))
+    for text in withheld_lines(found, facts.get("floor", 0)):
+        yield f"{text[0].upper()}{text[1:]}."
 
 
 def _limits(journal: Journal, task: Any) -> Iterator[str]:

@@ -79,6 +79,8 @@ def _facts(prepared: Prepared, line: Line) -> dict[str, Any]:
         "labels": [list(summary.labels) for summary in prepared.summaries],
         "rows": [[s.train, s.validation, s.test, s.held_out] for s in prepared.summaries],
         "windows": asdict(cut) if (cut := prepared.preparation.windows) else None,
+        "floor": prepared.shards.home.floor,
+        "withheld": [asdict(one) for one in prepared.withheld],
         "quality": None
         if prepared.findings is None
         else [asdict(finding) for finding in prepared.findings],

@@ -21,10 +21,11 @@ from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.data.fleet import Population
+from archipelago.data.releases import withheld_lines
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
-from archipelago.study.again import prepared_for
+from archipelago.study.again import prepared_for, refuse_silence
 from archipelago.study.scorable import scorable
 
 __all__ = ["Plan", "plan"]
@@ -63,6 +64,7 @@ class Plan:
         risk: bound on the probability that a generation of the race drops its best candidate, the
             largest of all generations; None where its rule has no bound, or nothing races.
         scores: what to know of the scores: classes that they do not cover, silos without one.
+        withheld: what silos will not tell, or not be asked, for want of rows; a sentence each.
     """
 
     size: int
@@ -81,6 +83,7 @@ class Plan:
     references: bool
     risk: float | None
     scores: tuple[str, ...]
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,9 @@ def plan(run: Run) -> Plan:
     with scratch() as directory:
         prepared = prepared_for(run, directory)
         shards = prepared.shards
+        withheld = withheld_lines(prepared.withheld, shards.home.floor)
         run.check_clients(len(shards.training))
+        refuse_silence(shards)
         scores = scorable(shards.signature.task, prepared.presence)
         signature = shards.signature
         for augment in run.augments:
@@ -155,6 +160,7 @@ def plan(run: Run) -> Plan:
         references=run.final.references,
         risk=_risk(run, generations, len(shards.scoring)),
         scores=scores,
+        withheld=tuple(withheld),
     )
 
 

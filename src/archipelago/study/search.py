@@ -27,6 +27,7 @@ from archipelago.core.trial import Outcome
 from archipelago.data.coverage import UNDEFINED
 from archipelago.data.fleet import Population
 from archipelago.data.key import TestKey
+from archipelago.data.releases import withheld_lines
 from archipelago.driver.loop import Champion, Position, explore
 from archipelago.driver.record import Recorder
 from archipelago.estimate.arena import SILENT
@@ -35,7 +36,13 @@ from archipelago.journal.identity import lasting
 from archipelago.journal.journal import Journal
 from archipelago.journal.runs import FINISHED
 from archipelago.space.joint import settings
-from archipelago.study.again import BEFORE, cleared, continuation, prepared_for
+from archipelago.study.again import (
+    BEFORE,
+    cleared,
+    continuation,
+    prepared_for,
+    refuse_silence,
+)
 from archipelago.study.events import Event, shown
 from archipelago.study.gather import ranked, searched
 from archipelago.study.opening import restored
@@ -166,6 +173,7 @@ class Study:
         prepared = prepared_for(run, cache, judged=journal.last(full=True) is None)
         shards = prepared.shards
         run.check_clients(len(shards.training))
+        refuse_silence(shards)
         for augment in run.augments:
             augment.check(shards.signature)
         line = Line(
@@ -178,10 +186,13 @@ class Study:
         )
         recorder = Recorder(journal, clock)
         state = restored(run, journal, prepared, line)
+        said = list(withheld_lines(prepared.withheld, shards.home.floor))
         # Committed by now; 10,000 clients' rows and summaries would pin 150 MB of arenas.
-        prepared = replace(prepared, rows=(), summaries=())
+        prepared = replace(prepared, rows=(), summaries=(), withheld=())
         trim()
         yield from self._begun(shards, journal)
+        for text in said:
+            yield Event("withheld", {"text": text})
         for name in line.names():
             if name not in state["ended"]:
                 state = yield from self._stage(name, line, recorder, state)

@@ -223,6 +223,7 @@ class Line:
                 topology=Synchronous() if pooled else run.topology,
                 aggregator=run.aggregator,
                 server=run.server,
+                quiet=frozenset(shards.quiet("validation")),
             ),
             graph=graph,
             clients=(0,) if pooled else shards.training,

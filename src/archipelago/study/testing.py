@@ -41,6 +41,7 @@ def tested(
         seed=Seed(line.run.seed),
         training=line.run.client,
         cohort=line.run.cohort,
+        quiet=frozenset(line.shards.quiet("test")),
     )
     branches = [
         Branch(

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from archipelago.core.checks import one_of
-from archipelago.core.errors import ConfigError, DataError, did_you_mean
+from archipelago.core.errors import ConfigError, DataError
 from archipelago.data.columns import plain_numbers
 from archipelago.data.label_map import check_map
 from archipelago.data.raw import LabelMap, Raw
@@ -74,10 +74,10 @@ class Files:
             return self._arrays(paths)
         tables = [_reader(path)(path) for path in paths]
         silos = _names(paths)
-        _same_columns(tables, silos)
         for table, silo in zip(tables, silos, strict=True):
             for column in (self.label, *((self.client,) if self.client else ())):
                 _present(column, table, silo)
+        _same_columns(tables, silos)
         names = (self.label, self.client, *self.categorical)
         joined = {
             n: _as_written([t[n] for t in tables])
@@ -269,14 +269,26 @@ def _present(column: str, table: dict[str, np.ndarray], silo: str) -> None:
             "there is no such column",
             got=column,
             where=f"silo {silo!r}",
-            fix=did_you_mean(column, table),
+            fix=_named_alike(column, table),
         )
+
+
+def _named_alike(column: str, table: Mapping[str, np.ndarray]) -> str:
+    """Return advice that names no column but one that is spelt like `column`.
+
+    A file without a header has a row in its first line: a list of "columns" would print it.
+    """
+    close = get_close_matches(column, list(table), n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"its first line must name the columns: it has {len(table)} fields, none of this name"
 
 
 def _same_columns(tables: Sequence[dict[str, np.ndarray]], silos: Sequence[str]) -> None:
     # the silos are compared with the most common header, so that the odd one is named
     headers = [frozenset(table) for table in tables]
     usual = max(headers, key=headers.count)
+    # Each has the label, which the run file names: their first lines are headers, and no rows.
     for header, silo in zip(headers, silos, strict=True):
         if header != usual:
             absent, extra = sorted(usual - header), sorted(header - usual)

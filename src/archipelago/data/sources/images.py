@@ -72,6 +72,7 @@ class ImageFolder:
             names=tuple(names) if several else (),
             scale=np.array([1 / 255]),
             classes=() if self.label_map else _folders([label for _, label, _ in found]),
+            declared=tuple(sorted({label for _, label, _ in found})),
             label_map=self.label_map or {},
         )
 

@@ -4,7 +4,6 @@ import csv
 import gzip
 import zipfile
 import zlib
-from collections import Counter
 from importlib import import_module
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -43,15 +42,27 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
         header, *rows = list(csv.reader(StringIO(text, newline=""), delimiter=delimiter))
     except csv.Error as error:
         raise DataError(
-            "the file is not CSV", got=str(error), where=str(path), fix="export it as CSV again"
+            "the file is not CSV",
+            got=str(error).partition(":")[0],
+            where=str(path),
+            fix="export it as CSV again",
         ) from None
     names = [name.strip() for name in header]
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice or "" in names:
+    # Where the header is missing, the first line is a row: fields are told by their places only.
+    bare = [place for place, name in enumerate(names, 1) if not name]
+    twice = [place for place, name in enumerate(names, 1) if name and names.index(name) < place - 1]
+    if twice or bare:
         raise DataError(
             "the header needs one name for each column",
-            got=twice or names,
-            where=str(path),
+            got="; ".join(
+                f"{text} {', '.join(map(str, places[:5]))}{' ...' if len(places) > 5 else ''}"
+                for text, places in (
+                    ("no name in fields", bare),
+                    ("an earlier field's name in fields", twice),
+                )
+                if places
+            ),
+            where=f"{path}, line 1",
             fix="name every column once in the first line",
         )
     rows = [row for row in rows if row]
@@ -158,10 +169,17 @@ def _bytes(path: Path) -> bytes:
     return text
 
 
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a file without its bytes, which some libraries quote."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).partition("(")[0].partition("b'")[0].strip()[:200] or type(error).__name__
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         "the file cannot be read",
-        got=str(error)[:200] or type(error).__name__,
+        got=_reason(error),
         where=str(path),
         fix="check that it is a whole file of its kind and that you may read it",
     )
