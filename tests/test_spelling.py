@@ -175,7 +175,8 @@ def test_truth_values_are_one_pair_of_classes(sets: Any, names: list[str] | None
     assert names is None or list(found.labels) == names
     assert "positive class" in found.reading
     assert not {what for _, what in whats(found)} & {"lone class", "spellings"}
-    assert sum(found.labels.values()) == sum(found.rows_by_silo.values())
+    # Counts are told in steps of the floor, rounded down.
+    assert 0 <= sum(found.rows_by_silo.values()) - sum(found.labels.values()) < 5 * 2 * 3
 
 
 def test_rows_that_nobody_was_asked_of_are_read_by_the_same_rule() -> None:

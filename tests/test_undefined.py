@@ -431,6 +431,10 @@ kind = "serial"
 """
 
 
+NAMED = 'task.classes=["ill", "well"]'
+"""One row is too few to name a class, unless its owner declares it."""
+
+
 def files(folder: Path, ill: Callable[[int, int], bool], silos: int = 3) -> Path:
     """Write silos of 40 rows, of which those are ill that `ill(silo, row)` says."""
     folder.mkdir(exist_ok=True)
@@ -452,7 +456,7 @@ def test_positives_in_train_rows_only_are_refused_by_every_verb(
     file = files(tmp_path, lambda silo, row: (silo, row) == (0, 5))
     monkeypatch.chdir(tmp_path)
     for verb in ("check", "plan", "search"):
-        assert status(verb, file, "--set", "seed=2") == 2
+        assert status(verb, file, "--set", "seed=2", "--set", NAMED) == 2
         said = capsys.readouterr()
         assert "no validation row of 'ill'" in said.err
         assert "no test row of 'ill'" in said.err
@@ -463,7 +467,8 @@ def test_positives_in_train_rows_only_are_refused_by_every_verb(
 def test_undefined_candidates_are_no_diverged_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = loads(files(tmp_path, lambda silo, row: (silo, row) == (0, 5)).read_text(), ["seed=2"])
+    text = files(tmp_path, lambda silo, row: (silo, row) == (0, 5)).read_text()
+    run = loads(text, ["seed=2", NAMED])
     monkeypatch.setattr("archipelago.study.opening.scorable", lambda *_: ())
     with pytest.raises(RunFailed, match="every candidate failed") as caught:
         search(run, tmp_path / "run").result  # noqa: B018 - asking runs the study

@@ -377,6 +377,8 @@ def _labels(
             yield Labels(client=client, home=home, name=population.name(client), parts=parts)
         return
     for client, (train, validation, test) in enumerate(owned.spans):
+        if not len(train) and not len(test):  # below the floor, and left out: nothing is asked
+            continue
         parts = (
             y[train],
             y[validation[:0] if client in quiet["validation"] else validation],
