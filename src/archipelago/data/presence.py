@@ -184,6 +184,7 @@ def ask(
                 bytes_down=down_bytes,
                 bytes_up=len(up),
                 seconds=perf_counter() - started,
+                note="presence",
             )
         )
     return Presence(

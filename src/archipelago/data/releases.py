@@ -109,6 +109,14 @@ TABLE = (
         summed=True,
     ),
     Release(
+        name="class presence",
+        leaves="whether train, validation and test rows hold each agreed class, so that a score "
+        "that has no value is known beforehand",
+        floor="rows of a class in a split",
+        below="told as none or few; never a count",
+        summed=False,
+    ),
+    Release(
         name="verdict",
         leaves="doubled and contradicting rows; shares and correlations of columns with the label",
         floor="each count, and what a share lacks of all",
@@ -153,6 +161,7 @@ BY_QUESTION = {
     "columns": "moments, categories",
     "histograms": "histogram bins",
     "quality": "verdict",
+    "presence": "class presence",
 }
 """Kinds of release that each question of the statistics round brings."""
 
