@@ -145,10 +145,14 @@ def test_a_run_file_that_may_not_be_read_is_said_in_our_words(
 ) -> None:
     monkeypatch.setattr(os, "access", lambda *_, **__: False)  # whom rights do not bind, too
 
-    def refuse(_: Path) -> bytes:
-        raise PermissionError(13, "Permission denied")
+    opened = os.open
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    def refuse(path: Path, *how: int, **more: int) -> int:
+        if str(path) == str(file):
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *how, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
     for verb in ("check", "plan", "search"):
         assert status(verb, file) == 2
         err = capsys.readouterr().err

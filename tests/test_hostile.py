@@ -557,12 +557,24 @@ def test_a_run_goes_on_without_the_client_that_lies(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("frame", [b"x" * 99, join(pack("score", {})), framed(header("[[1]]"))])
-def test_a_statistics_answer_that_cannot_be_read_names_its_silo(frame, monkeypatch):
-    monkeypatch.setattr("archipelago.data.statistics.answer", lambda rows, told: {})
-    pieces = {"statistics-answer": [frame]}
-    monkeypatch.setattr(
-        "archipelago.data.statistics.pack", lambda kind, told: pieces.get(kind) or pack(kind, told)
-    )
-    clients = Clients(rows_of=lambda client: SimpleNamespace(name="north", rows=3), clients=[0])
-    with pytest.raises(DataError, match="silo 'north': its answer in the statistics round"):
-        clients.ask({"what": "schema"})
+def test_a_statistics_answer_that_cannot_be_read_leaves_its_silo_out(frame, monkeypatch):
+    sound = {"rows": 3, "labels": {"a": 3}, "channels": [[3, 0.0, 1.0]]}
+    monkeypatch.setattr("archipelago.data.statistics.answer", lambda rows, told: sound)
+
+    def packed(kind, told):
+        sent.append(kind)
+        first = kind == "statistics-answer" and sent.count(kind) == 1
+        return [frame] if first else pack(kind, told)
+
+    sent = []
+    monkeypatch.setattr("archipelago.data.statistics.pack", packed)
+
+    def rows_of(client):
+        return SimpleNamespace(name=("north", "south")[client], rows=3, x=None)
+
+    clients = Clients(rows_of=rows_of, clients=[0, 1])
+    assert [silo for silo, _ in clients.ask({"ask": "schema"})] == ["south"]
+    assert [(one.silo, one.what) for one in clients.withheld] == [("north", "answer")]
+    clients.clients, sent[:] = [0], []
+    with pytest.raises(DataError, match="silo 'north': nobody's answer could be read"):
+        clients.ask({"ask": "schema"})
