@@ -136,8 +136,10 @@ class Table:
         """Read what `write` wrote.
 
         Raises:
-            DataError: not a table of this version.
+            DataError: no such file, or not a table of this version.
         """
+        if not path.exists():
+            raise DataError("no such table", where=str(path), fix="check the path")
         try:
             data = read_npz(path)
             head = parsed_json(str(data["head"]))
