@@ -36,7 +36,7 @@ __all__ = ["Commit", "Journal"]
 _METER_ROW = attrgetter(*COLUMNS)
 _INSERT_METER = f"INSERT INTO meter VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"  # noqa: S608
 _LEVEL = 1
-"""Of zlib: states shrink to a fifth at 100 MB/s; more effort gains little."""
+"""Of zlib: 500 silos' test statistics, mostly empty bins, shrink to an eightieth."""
 _Row = TypeVar("_Row")
 
 
