@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -490,15 +490,39 @@ def agreed_classes(
     refuse_unnamed(answers, raw.target, owned.floor)
     lexicon = lexicon_of(task, answers, raw.classes, raw.target)
     own_rows = isinstance(partition, Natural) and not getattr(source, "PUBLISHED", False)
-    if own_rows and isinstance(task, Classification) and len(answers) <= SILOS:
+    if own_rows and len(answers) <= SILOS:
         refuse_two_vocabularies(
-            lexicon.named(answers),
+            _held(lexicon, answers, owned),
             lexicon.names,
             task.classes,
             schema=bool(raw.classes),
             where=raw.target,
         )
     return lexicon
+
+
+def _held(lexicon: Lexicon, answers: Answers, owned: Owned) -> Answers:
+    """Return the answers with all agreed classes that a silo holds, those of few rows too.
+
+    A silo told no name of these; that it holds a class which others name is what it tells as class
+    presence, and without it a silo that lacks nothing would seem to call classes differently.
+    """
+    out: list[tuple[str, Mapping[str, Any]]] = []
+    for silo, said in lexicon.named(answers):
+        few: dict[str, int] = {}
+        if said.get("unnamed") and owned.labels is not None:
+            rows = owned.spans[owned.names.index(silo)][TRAIN]
+            places = map(lexicon.place, _words(owned, rows))
+            few = {lexicon.names[place]: 1 for place in places if place >= 0}
+        out.append((silo, {**said, "labels": {**few, **said["labels"]}}))
+    return out
+
+
+def _words(owned: Owned, rows: np.ndarray) -> set[str]:
+    """Return the different labels of some rows, as written."""
+    fields = set() if owned.labels is None else set(np.unique(owned.labels[rows]).tolist())
+    mark = owned.separator
+    return {spelled(part) for f in fields for part in f.split(mark)} - {""} if mark else fields
 
 
 def _owned(
@@ -609,12 +633,10 @@ def unnamed(owned: Owned, lexicon: Lexicon) -> Iterator[Withheld]:
 
     A silo finds out when it is told the agreed classes; that it does is all that it says.
     """
-    mark = owned.separator
+    what = "labels" if owned.separator else "classes"
     for name, spans in zip(owned.names, owned.spans, strict=True):
-        fields = [] if owned.labels is None else np.unique(owned.labels[np.concatenate(spans)])
-        words = {spelled(part) for f in fields for part in f.split(mark)} - {""} if mark else fields
-        if any(lexicon.place(str(word)) < 0 for word in words):
-            yield Withheld(silo=name, what="labels" if mark else "classes")
+        if any(lexicon.place(word) < 0 for word in _words(owned, np.concatenate(spans))):
+            yield Withheld(silo=name, what=what)
 
 
 def _without_unnamed(owned: Owned, unnamed: np.ndarray) -> Owned:
