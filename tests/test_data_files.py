@@ -254,3 +254,17 @@ def test_labels_of_one_silo_cannot_make_up_for_another_s(tmp_path: Path) -> None
     with pytest.raises(DataError, match=r"silo 'a', array 'y'") as caught:
         Files(paths=(str(tmp_path / "?.npz"),), label="y").load()
     assert "one value for each row" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"x": {"v": np.ones((9, 2))}}, "column 'v': a column must have one value for each row"),
+        ({"x": {"v": np.ones(9), "w": np.ones(8)}}, "column 'w': a column must have one value"),
+        ({"clients": [None] * 9}, "clients: object-typed"),
+    ],
+)
+def test_columns_and_owners_that_are_no_rows_are_named(change, text):
+    fixed = {"x": {"v": np.ones(9)}, "y": np.ones(9, np.int64), "clients": list("ab") * 4 + ["a"]}
+    with pytest.raises(DataError, match=text):
+        Arrays(**{**fixed, **change}).load()

@@ -90,6 +90,14 @@ class Raw:
                 where=self.name,
                 fix="give y one axis; several labels of a row are joined in one text, as in 'a;b'",
             )
+        for column, values in self.x.items() if isinstance(self.x, Mapping) else ():
+            if values.shape != (self.rows,):
+                raise DataError(
+                    "a column must have one value for each row",
+                    got=f"shape {values.shape}, the first column has {self.rows} rows",
+                    where=f"{self.name}, column {column!r}",
+                    fix="give columns of one axis and one length",
+                )
         if 0 in self.shape:
             raise DataError(
                 "rows hold no value", got=self.shape, where=self.name, fix="check how x was made"
