@@ -1,5 +1,6 @@
 import gzip
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -224,3 +225,46 @@ def test_a_file_that_resembles_no_other_is_not_answered_with_a_list(tmp_path):
     with pytest.raises(DataError, match="no such file") as caught:
         Files(paths=(str(tmp_path / "nothing_here"),), label="b").load()
     assert caught.value.fix == "check the path"
+
+
+@pytest.mark.parametrize(
+    ("x", "y"),
+    [
+        ((9, 4, 2), (9, 2)),
+        ((9, 4, 2), (9, 1)),
+        ((9, 4, 2), ()),
+        ((), (9,)),
+        ((9, 4, 0), (9,)),
+    ],
+)
+def test_arrays_that_are_no_rows_with_a_label_each_are_refused(
+    tmp_path: Path, x: tuple[int, ...], y: tuple[int, ...]
+) -> None:
+    values, labels = np.ones(x, np.float32), np.ones(y, np.int64)
+    with pytest.raises(DataError):
+        Arrays(x=values, y=labels).load()
+    np.savez(tmp_path / "a.npz", x=values, y=labels)
+    with pytest.raises(DataError):
+        Files(paths=(str(tmp_path / "a.npz"),), label="y").load()
+
+
+def test_labels_of_one_silo_cannot_make_up_for_another_s(tmp_path: Path) -> None:
+    for name, rows, labels in (("a", 9, 8), ("b", 8, 9)):
+        np.savez(tmp_path / f"{name}.npz", x=np.ones((rows, 4, 2)), y=np.ones(labels, np.int64))
+    with pytest.raises(DataError, match=r"silo 'a', array 'y'") as caught:
+        Files(paths=(str(tmp_path / "?.npz"),), label="y").load()
+    assert "one value for each row" in caught.value.what
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"x": {"v": np.ones((9, 2))}}, "column 'v': a column must have one value for each row"),
+        ({"x": {"v": np.ones(9), "w": np.ones(8)}}, "column 'w': a column must have one value"),
+        ({"clients": [None] * 9}, "clients: object-typed"),
+    ],
+)
+def test_columns_and_owners_that_are_no_rows_are_named(change, text):
+    fixed = {"x": {"v": np.ones(9)}, "y": np.ones(9, np.int64), "clients": list("ab") * 4 + ["a"]}
+    with pytest.raises(DataError, match=text):
+        Arrays(**{**fixed, **change}).load()

@@ -15,11 +15,11 @@ from archipelago.data.inspection import inspect
 from archipelago.data.partition import Natural
 from archipelago.data.prepare import prepare
 from archipelago.data.preprocess import Preprocess
-from archipelago.data.releases import TABLE, lopsided, merged_bins, told
+from archipelago.data.releases import TABLE, lopsided, merged_bins, told, withheld_lines
 from archipelago.data.sources.arrays import Arrays
 from archipelago.data.sources.files import Files
 from archipelago.data.split import Split
-from archipelago.data.tasks import Classification
+from archipelago.data.tasks import Classification, MultiLabel, Regression
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,6 +94,32 @@ def test_no_single_value_is_shipped(tmp_path: Path, scaling: str) -> None:
     assert not set(np.round(x["age"], 6)) & {*np.round(knots, 6), round(column.shift, 6)}
 
 
+@pytest.mark.parametrize("scaling", ["robust", "quantile"])
+@pytest.mark.parametrize("silos", ["ab", "abc"])
+def test_a_value_far_out_is_neither_shipped_nor_told_and_spoils_no_scale(
+    tmp_path: Path, scaling: str, silos: str
+) -> None:
+    x, y, silo = three()
+    here = np.isin(silo, list(silos))
+    said = []
+    for times in (1, 10):  # whatever its size, the same is told
+        age = x["age"][here]
+        age[7] = -27055.4 * times
+        (column,) = made(
+            {"age": age}, y[here], silo[here], tmp_path / str(times), scaling=scaling
+        ).preparation.columns
+        source = Arrays(x={"age": age}, y=y[here], clients=silo[here])
+        found = inspect(source, Natural(), Split(), Classification(), seed=Seed(0))
+        assert [(f.silo, f.column, f.what) for f in found.findings] == [("a", "age", "spread")]
+        assert found.tails == ("age",)
+        said.append((column, found.findings))
+    assert said[0] == said[1]
+    assert (column.fill, column.scale) == pytest.approx((50, 8), abs=3)
+    assert column.shift == column.fill
+    assert all(10 < knot < 90 for knot in column.knots)
+    assert "2705" not in str(said)
+
+
 def test_silos_below_the_floor_are_left_out_by_name_before_anything_is_asked(
     tmp_path: Path,
 ) -> None:
@@ -123,6 +149,60 @@ def test_a_class_of_one_row_is_withheld_unless_it_is_declared(tmp_path: Path) ->
     prepared = made(x, y, silo, tmp_path / "declared", task)
     assert prepared.shards.signature.task.classes == ("ebola", "ill", "well")
     assert prepared.shards.train_rows.sum() == 3 * 56
+
+
+def test_a_label_among_several_that_nobody_names_is_said_to_be_lost(tmp_path: Path) -> None:
+    x, y, silo = three()
+    y = np.where(y, "ill;old", "well").astype("U12")
+    y[5:7] = "ill;ebola"
+    prepared = made(x, y, silo, tmp_path, MultiLabel(separator=";"))
+    assert prepared.shards.signature.task.classes == ("ill", "old", "well")
+    assert prepared.shards.train_rows.sum() == 3 * 56
+    source = Arrays(x=x, y=y, clients=silo)
+    found = inspect(source, Natural(), Split(), MultiLabel(separator=";"), seed=Seed(0))
+    for withheld in (prepared.withheld, found.withheld):
+        assert [(one.silo, one.what) for one in withheld] == [("a", "labels")]
+    assert "lose one that no silo may name" in "".join(withheld_lines(prepared.withheld, 5))
+
+
+def test_a_target_whose_moments_are_withheld_is_not_called_constant(tmp_path: Path) -> None:
+    x, y, silo = three()
+    target = np.random.default_rng(1).normal(size=len(y))
+    target[silo == "b"] = 5.5
+    target[np.flatnonzero(silo == "b")[:3]] = 7.5, 8.25, 9.5
+    prepared = made(x, target, silo, tmp_path / "one", Regression())
+    assert [(one.silo, one.what) for one in prepared.withheld] == [("b", "moments")]
+    source = Arrays(x=x, y=target, clients=silo)
+    found = inspect(source, Natural(), Split(), Regression(), seed=Seed(0))
+    assert [(one.silo, one.what) for one in found.withheld] == [("b", "moments")]
+    alone = silo == "b"
+    with pytest.raises(DataError, match="no silo may tell a mean of the target"):
+        made({"age": x["age"][alone]}, target[alone], silo[alone], tmp_path / "b", Regression())
+
+
+def test_a_slip_in_a_date_at_one_silo_is_no_quarrel_about_their_order(tmp_path: Path) -> None:
+    x, y, silo = three()
+    days = np.array([f"2024-01-{1 + i % 28:02}" for i in range(len(y))])
+    days[87] = "2024-13-45"
+    with pytest.raises(DataError, match="dates at some silos and text at others") as caught:
+        made({**x, "day": days}, y, silo, tmp_path)
+    assert caught.value.where == "silo 'b', column 'day'"
+    days = np.array([f"{1 + i % 12:02}/{1 + i % 28:02}/2024" for i in range(len(y))])
+    days[silo == "c"] = [f"{1 + i % 28:02}/{1 + i % 12:02}/2024" for i in range(80)]
+    with pytest.raises(DataError, match="day first at one silo and month first at another"):
+        made({**x, "day": days}, y, silo, tmp_path)
+
+
+def test_a_target_that_is_no_number_is_named_by_its_row(tmp_path: Path) -> None:
+    for name in "ab":
+        rows = [f"{i},{i}.5" for i in range(30)]
+        rows[4] = "4,secret" if name == "b" else rows[4]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["age,y", *rows]))
+    source = Files(paths=(str(tmp_path / "?.csv"),), label="y")
+    with pytest.raises(DataError, match="does not read as a number") as caught:
+        inspect(source, Natural(), Split(), Regression(), seed=Seed(0))
+    assert str(caught.value.where).endswith("line 6 of b.csv, column 'y'")
+    assert "secret" not in str(caught.value)
 
 
 def test_exact_label_counts_leave_where_their_owner_says_so(tmp_path: Path) -> None:

@@ -309,6 +309,32 @@ def test_a_map_that_cannot_be_meant_is_refused(mapping: Any, text: str) -> None:
         seen(source({s: ["yes", "no"] for s in "abc"}, label_map=mapping))
 
 
+def test_a_class_below_the_floor_makes_no_second_vocabulary() -> None:
+    # a has three rows of y, too few to name it: b's set is part of a's all the same.
+    y = {"a": ["x"] * 13 + ["z"] * 13 + ["y"] * 4, "b": ["x", "y"], "c": ["x", "y"]}
+    found = seen(source(y))
+    assert list(found.labels) == ["x", "y", "z"]
+    y = {"a": ["x"] * 13 + ["z"] * 13 + ["ebola"] * 4, "b": ["x", "y"], "c": ["x", "y"]}
+    with pytest.raises(DataError, match="call the classes differently") as caught:
+        seen(source(y))
+    assert "ebola" not in str(caught.value)
+
+
+def test_labels_among_several_have_one_vocabulary_too() -> None:
+    with pytest.raises(DataError, match="call the classes differently"):
+        seen(source({"a": ["p;q", "p"], "b": ["u;v", "u"], "c": ["p", "q"]}), MultiLabel())
+
+
+def test_a_slip_in_a_map_shows_no_label_of_few_rows() -> None:
+    y = np.array(["yes", "no"] * 45, dtype="U9")
+    y[3] = "ebola"
+    for slip in ("ebolla", "zz"):
+        with pytest.raises(ConfigError, match="names a label that no row has") as caught:
+            seen(source(y, label_map={slip: "yes"}))
+        assert "ebola" not in str(caught.value)
+        assert "choose one of no, yes" in str(caught.value)
+
+
 def test_a_map_has_no_meaning_for_numbers_to_predict() -> None:
     made = source(np.arange(ROWS) * 1.5, label_map={"1.5": "2"})
     with pytest.raises(ConfigError, match="names classes, and a regression has none"):

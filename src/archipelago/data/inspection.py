@@ -3,15 +3,12 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
-from archipelago.data.classes import Lexicon
-from archipelago.data.labels import targets_of
+from archipelago.data.labels import targets_of, untold_targets
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
-from archipelago.data.prepare import Owned, Source, agreed_classes, floor_of, own
+from archipelago.data.prepare import Source, agreed_classes, floor_of, own, unnamed
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
 from archipelago.data.releases import Withheld, withheld_lines
@@ -91,11 +88,14 @@ def inspect(
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     schemas = clients.ask({"ask": "schema"})
     lexicon = agreed_classes(task, schemas, owned, source=source, partition=partition)
-    unnamed = tuple(_unnamed(owned, lexicon))
+    lost: tuple[Withheld, ...] = ()
+    if lexicon is not None and (floor > 1 or not owned.separator):
+        lost = tuple(unnamed(owned, lexicon))
     if lexicon is not None:
         schemas = lexicon.named(schemas)
     elif isinstance(task, Regression):
         targets_of(task, schemas, owned.raw.target)
+        clients.withheld += untold_targets(schemas, owned.raw.label or "the target")
     table = isinstance(owned.raw.x, Mapping)
     agreed = agree_columns(clients, schemas, replace(how, scaling="robust")) if table else None
     findings = judge(clients, schemas, agreed)
@@ -113,22 +113,9 @@ def inspect(
         shape=(width,) if columns else owned.raw.shape,
         outputs=len(lexicon.names) if lexicon else 1,
         meter=tuple(clients.meter),
-        withheld=(*owned.withheld, *unnamed, *clients.withheld),
+        withheld=(*owned.withheld, *lost, *clients.withheld),
         floor=floor,
     )
-
-
-def _unnamed(owned: Owned, lexicon: Lexicon | None) -> Iterator[Withheld]:
-    """Yield the silos that hold rows of a class that no silo may name.
-
-    A silo finds out when it is told the agreed classes; that it does is all that it says.
-    """
-    if owned.labels is None or owned.separator or lexicon is None:
-        return
-    for client, parts in enumerate(owned.spans):
-        words = np.unique(owned.labels[np.concatenate(parts)]).tolist()
-        if any(lexicon.place(word) < 0 for word in words):
-            yield Withheld(silo=owned.names[client], what="classes")
 
 
 def _tails(columns: Sequence[Column], answers: Answers, schemas: Answers) -> Iterator[str]:

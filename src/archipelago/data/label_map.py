@@ -7,7 +7,7 @@ import numpy as np
 
 from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.data.raw import LabelMap, Raw
-from archipelago.data.spelling import fold, missing, spelled, spellings
+from archipelago.data.spelling import SLIP, fold, missing, spelled, spellings
 
 __all__ = ["check_map", "read_map", "words_of"]
 
@@ -94,12 +94,12 @@ def words_of(raw: Raw, *, separator: str = "", strict: bool = True) -> tuple[np.
     for silo, table in [*own.items(), ("", shared)]:
         for key in table if strict else ():
             if (silo, key) not in used:
-                here = np.unique(words if not silo else words[owners == raw.names.index(silo)])
+                here = _shared(words if not silo else words[owners == raw.names.index(silo)])
                 raise ConfigError(
                     "names a label that no row has",
                     got=key,
                     where=f"{_WHERE}.{silo}" if silo else _WHERE,
-                    fix=did_you_mean(key, here.tolist()) if len(here) <= _SHOWN else "leave it out",
+                    fix=did_you_mean(key, here) if 0 < len(here) <= _SHOWN else "leave it out",
                 )
     given = [*shared.values(), *(name for table in own.values() for name in table.values())]
     return np.array(out, dtype=np.str_), frozenset(spelled(name) for name in given)
@@ -107,6 +107,12 @@ def words_of(raw: Raw, *, separator: str = "", strict: bool = True) -> tuple[np.
 
 _SHOWN = 50
 """Labels of which the closest is proposed; of more, most may be single rows' texts."""
+
+
+def _shared(words: np.ndarray) -> list[str]:
+    """Return the labels that enough rows share to be printed: others are single rows' values."""
+    distinct, counts = np.unique(words, return_counts=True)
+    return distinct[counts >= SLIP].tolist()
 
 
 def _renamed(field: str, tables: list, separator: str, used: set[tuple[str, str]]) -> str:

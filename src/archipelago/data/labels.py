@@ -1,6 +1,6 @@
 """From a label column to targets: one class a value, agreed between silos."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,11 +10,12 @@ from archipelago.data.classes import Lexicon, agree
 from archipelago.data.columns import numbers
 from archipelago.data.label_map import words_of
 from archipelago.data.raw import Raw
+from archipelago.data.releases import Withheld
 from archipelago.data.spelling import fold, missing, spelled
 from archipelago.data.statistics import Answers, merged
 from archipelago.data.tasks import Classification, MultiLabel, Regression
 
-__all__ = ["codes_of", "labels_of", "lexicon_of", "target_of", "targets_of"]
+__all__ = ["codes_of", "labels_of", "lexicon_of", "target_of", "targets_of", "untold_targets"]
 
 
 def labels_of(raw: Raw, task: Classification | MultiLabel) -> np.ndarray:
@@ -69,7 +70,7 @@ def target_of(raw: Raw) -> np.ndarray:
             where="data.label_map",
             fix="leave it out, or set task.kind = 'classification'",
         )
-    target = numbers(raw.y, "number", column=raw.label or "label")
+    target = numbers(raw.y, "number", column=raw.label or "label", place=raw.place)
     lost = np.isnan(target)
     if lost.any():
         raise DataError(
@@ -82,8 +83,19 @@ def target_of(raw: Raw) -> np.ndarray:
 
 
 def targets_of(task: Regression, answers: Answers, where: str = "label") -> Regression:
-    """Fill in a regression's units from all clients' moments; `where` is for messages."""
-    _, mean, deviation = merged([said["target"] for _, said in answers])
+    """Fill in a regression's units from all clients' moments; `where` is for messages.
+
+    Raises:
+        DataError: no client may tell its moments, or all targets are equal.
+    """
+    count, mean, deviation = merged([said["target"] for _, said in answers])
+    if not count:
+        raise DataError(
+            "no silo may tell a mean of the target: too few values differ from the commonest one",
+            where=where,
+            fix="join silos, lower preprocess.floor if their owners agree, or predict whether it "
+            "is the commonest value",
+        )
     if deviation == 0:
         raise DataError(
             "the target is constant: there is nothing to learn",
@@ -92,6 +104,13 @@ def targets_of(task: Regression, answers: Answers, where: str = "label") -> Regr
             fix="check the label column",
         )
     return replace(task, mean=mean, scale=deviation)
+
+
+def untold_targets(answers: Answers, name: str) -> Iterator[Withheld]:
+    """Yield the clients that told no moments of a regression's target, of this name."""
+    for client, said in answers:
+        if "target" in said and not said["target"][0]:
+            yield Withheld(silo=client, what="moments", detail=name)
 
 
 def lexicon_of(

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -16,7 +16,14 @@ from archipelago.data.answers import LocalRows
 from archipelago.data.classes import Lexicon
 from archipelago.data.fleet import Fleet, FleetShards, Population
 from archipelago.data.label_map import words_of
-from archipelago.data.labels import codes_of, labels_of, lexicon_of, target_of, targets_of
+from archipelago.data.labels import (
+    codes_of,
+    labels_of,
+    lexicon_of,
+    target_of,
+    targets_of,
+    untold_targets,
+)
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity, assign
 from archipelago.data.preparation import Preparation
 from archipelago.data.preprocess import SCALING, Preprocess
@@ -25,6 +32,7 @@ from archipelago.data.quality import Finding, judge
 from archipelago.data.raw import Raw
 from archipelago.data.releases import Withheld, refuse_all_few
 from archipelago.data.shards import Shards, Signature
+from archipelago.data.spelling import spelled
 from archipelago.data.split import TEST, TRAIN, VALIDATION, Split
 from archipelago.data.statistics import (
     Agreed,
@@ -49,6 +57,7 @@ __all__ = [
     "own",
     "own_unread",
     "prepare",
+    "unnamed",
 ]
 
 SILOS = 1000
@@ -295,6 +304,7 @@ def prepare(
     answers = clients.ask({"ask": "schema"})
     lexicon = agreed_classes(task, answers, owned, source=source, partition=partition)
     filled, y, owned = _targets(task, answers, owned, lexicon)
+    clients.withheld += untold_targets(answers, raw.label or "the target")
     clients.clients = [c for c in clients.clients if c not in owned.held]
     kept = {owned.names[client] for client in clients.clients}
     answers = [(silo, said) for silo, said in answers if silo in kept]
@@ -480,15 +490,39 @@ def agreed_classes(
     refuse_unnamed(answers, raw.target, owned.floor)
     lexicon = lexicon_of(task, answers, raw.classes, raw.target)
     own_rows = isinstance(partition, Natural) and not getattr(source, "PUBLISHED", False)
-    if own_rows and isinstance(task, Classification) and len(answers) <= SILOS:
+    if own_rows and len(answers) <= SILOS:
         refuse_two_vocabularies(
-            lexicon.named(answers),
+            _held(lexicon, answers, owned),
             lexicon.names,
             task.classes,
             schema=bool(raw.classes),
             where=raw.target,
         )
     return lexicon
+
+
+def _held(lexicon: Lexicon, answers: Answers, owned: Owned) -> Answers:
+    """Return the answers with all agreed classes that a silo holds, those of few rows too.
+
+    A silo told no name of these; that it holds a class which others name is what it tells as class
+    presence, and without it a silo that lacks nothing would seem to call classes differently.
+    """
+    out: list[tuple[str, Mapping[str, Any]]] = []
+    for silo, said in lexicon.named(answers):
+        few: dict[str, int] = {}
+        if said.get("unnamed") and owned.labels is not None:
+            rows = owned.spans[owned.names.index(silo)][TRAIN]
+            places = map(lexicon.place, _words(owned, rows))
+            few = {lexicon.names[place]: 1 for place in places if place >= 0}
+        out.append((silo, {**said, "labels": {**few, **said["labels"]}}))
+    return out
+
+
+def _words(owned: Owned, rows: np.ndarray) -> set[str]:
+    """Return the different labels of some rows, as written."""
+    fields = set() if owned.labels is None else set(np.unique(owned.labels[rows]).tolist())
+    mark = owned.separator
+    return {spelled(part) for f in fields for part in f.split(mark)} - {""} if mark else fields
 
 
 def _owned(
@@ -577,7 +611,8 @@ def _targets(
         raise AssertionError("a task has labels or a target")
     filled, codes = codes_of(task, lexicon, owned.labels)
     if isinstance(task, MultiLabel):
-        return filled, codes, owned
+        lost = tuple(unnamed(owned, lexicon)) if owned.floor > 1 else ()
+        return filled, codes, replace(owned, withheld=(*owned.withheld, *lost))
     if owned.floor > 1:
         return filled, codes, _without_unnamed(owned, codes < 0)
     for spans, name in zip(owned.spans, owned.names, strict=True):
@@ -591,6 +626,17 @@ def _targets(
                 fix="remove this class, or use another seed or a smaller test share",
             )
     return filled, codes, owned
+
+
+def unnamed(owned: Owned, lexicon: Lexicon) -> Iterator[Withheld]:
+    """Yield the silos that hold rows of a class, or of a label among several, that nobody names.
+
+    A silo finds out when it is told the agreed classes; that it does is all that it says.
+    """
+    what = "labels" if owned.separator else "classes"
+    for name, spans in zip(owned.names, owned.spans, strict=True):
+        if any(lexicon.place(word) < 0 for word in _words(owned, np.concatenate(spans))):
+            yield Withheld(silo=name, what=what)
 
 
 def _without_unnamed(owned: Owned, unnamed: np.ndarray) -> Owned:

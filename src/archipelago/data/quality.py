@@ -12,7 +12,7 @@ from statistics import median
 
 from archipelago.data.answers import FEW
 from archipelago.data.classes import is_number
-from archipelago.data.statistics import Agreed, Answers, Clients, merged
+from archipelago.data.statistics import WILD, Agreed, Answers, Clients, merged, wild
 
 __all__ = ["ASKED", "Finding", "judge"]
 
@@ -37,9 +37,10 @@ class Finding:
         silo: whose rows; "all silos" where it concerns every one.
         column: empty where it concerns rows.
         what: `missing`, `infinite`, `constant`, `duplicates`, `label noise`, `drift`, `leak`,
-            `one label`, `lone class`, `spellings`.
-        amount: a share of rows; of a numeric column's drift, standard units; of a leak, the share
-            of rows whose label it gives, or its correlation with a numeric target.
+            `spread`, `one label`, `lone class`, `spellings`.
+        amount: a share of rows; of a numeric column's drift, standard units; of its spread, what
+            its deviation exceeds, in the middle silo's; of a leak, the share of rows whose label it
+            gives, or its correlation with a numeric target.
         advice: what to look at.
     """
 
@@ -54,6 +55,8 @@ class Finding:
         """`amount` as people read it: `+3.2 sd` or `41%`."""
         if self.what == "drift" and abs(self.amount) > 1:
             return f"{self.amount:+.1f} sd"
+        if self.what == "spread":
+            return f"over {self.amount:.0f} x"
         return f"{self.amount:.0%}"
 
 
@@ -71,6 +74,7 @@ def judge(clients: Clients, schemas: Answers, agreed: Agreed | None) -> tuple[Fi
         numeric = [column for column in used if column.kind != "category"]
         findings += _of_columns(schemas)
         findings += _drift(agreed.answers, [column.name for column in numeric])
+        findings += _spread(agreed.answers, [column.name for column in numeric])
         findings += _apart(agreed.answers, [c.name for c in used if c.kind == "category"])
         told = {column.name: {"kind": column.kind, "order": column.order} for column in numeric}
         findings += _of_rows(clients.ask({"ask": "quality", "columns": told}), schemas)
@@ -114,6 +118,19 @@ def _drift(moments: Answers, columns: Sequence[str]) -> list[Finding]:
             if abs(away) > _DRIFT * deviation:
                 out.append(_finding(silo, column, "drift", away / deviation, advice))
     return out
+
+
+def _spread(moments: Answers, columns: Sequence[str]) -> list[Finding]:
+    """Name silos that vary far more than the others: one value far out is enough, and hides drift.
+
+    It moves the mean and the deviation that everybody is told.
+    """
+    advice = "values far out, or another unit? its deviation is so many times that elsewhere"
+    return [
+        _finding(moments[place][0], column, "spread", WILD, advice)
+        for column in columns
+        for place in sorted(wild([said[column] for _, said in moments]))
+    ]
 
 
 def _apart(answers: Answers, columns: Sequence[str]) -> list[Finding]:

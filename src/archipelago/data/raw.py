@@ -59,6 +59,12 @@ class Raw:
     starts: Mapping[str, int] = field(default_factory=dict[str, int])
 
     def __post_init__(self) -> None:
+        if not np.ndim(self.y) or not (isinstance(self.x, Mapping) or np.ndim(self.x)):
+            raise DataError(
+                "x and y must hold rows, and one is a single value",
+                where=self.name,
+                fix="give arrays whose first axis is the rows",
+            )
         if self.rows == 0:
             raise DataError("no rows", where=self.name, fix="check the path and the file")
         lengths = {
@@ -77,6 +83,25 @@ class Raw:
                     where=self.name,
                     fix="give one for each row",
                 )
+        if np.ndim(self.y) != 1:
+            raise DataError(
+                "there must be one label for each row",
+                got=f"y of shape {np.shape(self.y)}",
+                where=self.name,
+                fix="give y one axis; several labels of a row are joined in one text, as in 'a;b'",
+            )
+        for column, values in self.x.items() if isinstance(self.x, Mapping) else ():
+            if values.shape != (self.rows,):
+                raise DataError(
+                    "a column must have one value for each row",
+                    got=f"shape {values.shape}, the first column has {self.rows} rows",
+                    where=f"{self.name}, column {column!r}",
+                    fix="give columns of one axis and one length",
+                )
+        if 0 in self.shape:
+            raise DataError(
+                "rows hold no value", got=self.shape, where=self.name, fix="check how x was made"
+            )
         arrays = self.x.values() if isinstance(self.x, Mapping) else (self.x,)
         for array in (*arrays, self.y):
             if array.dtype.hasobject:

@@ -96,8 +96,8 @@ TABLE = (
         name="classes",
         leaves="names of classes that the rows hold",
         floor="train rows of each name; none for names declared by folders or `task.classes`",
-        below="withheld; rows of a class that no silo may name are left out at their silo, and "
-        "that is said",
+        below="withheld; rows of a class that no silo may name are left out at their silo (of "
+        "several labels a row, only that label), and that is said",
         summed=False,
     ),
     Release(
@@ -172,7 +172,7 @@ class Withheld:
 
     Attributes:
         silo: its name.
-        what: `silo`, `moments`, `classes`, `validation`, `test` or `answer`.
+        what: `silo`, `moments`, `classes`, `labels`, `validation`, `test` or `answer`.
         detail: the columns, the question, or how many rows.
     """
 
@@ -187,6 +187,9 @@ _SAID = {
     "differ from the commonest one: {silos}",
     "classes": "rows left out of a class that no silo may name, with fewer than {floor} train rows "
     "at each silo: {silos}; list every class in the run file (task.classes) to keep them",
+    "labels": "rows keep their other labels, and lose one that no silo may name, with fewer than "
+    "{floor} train rows at each silo: {silos}; list every class in the run file (task.classes) to "
+    "keep it",
     "validation": "not asked to validate, with fewer than {floor} rows to validate on: {silos}",
     "test": "not asked to test, with fewer than {floor} test rows: {silos}",
     "answer": "left out of a question, since its answer could not be read: {silos}",

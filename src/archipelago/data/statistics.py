@@ -28,7 +28,16 @@ from archipelago.data.releases import Withheld
 from archipelago.data.spelling import fold
 from archipelago.wire.frame import pack, unpack
 
-__all__ = ["Agreed", "Answers", "Clients", "agree_columns", "merged", "refuse_unnamed"]
+__all__ = [
+    "WILD",
+    "Agreed",
+    "Answers",
+    "Clients",
+    "agree_columns",
+    "merged",
+    "refuse_unnamed",
+    "wild",
+]
 
 Answers = Sequence[tuple[str, Mapping[str, Any]]]
 """Each client's name and what it said."""
@@ -37,6 +46,8 @@ _ANSWER_LIMIT = 1 << 24
 _ID_SHARE = 0.5
 """A text column with more distinct values than this share of the largest silo's rows is an id."""
 _LISTED = 5
+WILD = 8.0
+"""How many times the middle silo's deviation a silo has that holds values far out."""
 _MIDDLE = 0.4
 """Share of the rows beyond an outer knot from which on ranks are too coarse to scale by."""
 _SILENT = "no silo has enough values of it, or all but a few are the same"
@@ -155,6 +166,21 @@ def merged(parts: Sequence[Sequence[float]]) -> tuple[float, float, float]:
     return count, mean, (squares / count) ** 0.5 if count else 0.0
 
 
+def wild(parts: Sequence[Sequence[float]]) -> frozenset[int]:
+    """Return the places of silos that vary `WILD` times as much as the middle one.
+
+    Values far out do that. How many times it is would tell such a value, where a silo has one.
+
+    Args:
+        parts: count, mean and sum of squared deviations of each silo.
+    """
+    own = {place: (s / n) ** 0.5 for place, (n, _, s) in enumerate(parts) if n and s > 0}
+    if len(own) < 2:
+        return frozenset()
+    middle = sorted(own.values())[(len(own) - 1) // 2]
+    return frozenset(place for place, sd in own.items() if sd > WILD * middle)
+
+
 def refuse_unnamed(answers: Answers, where: str, floor: int) -> None:
     """Refuse a label of which silos may name fewer than two classes, while they hold others."""
     named = {fold(label) for _, said in answers for label in said["labels"]}
@@ -199,7 +225,7 @@ def agree_columns(clients: Clients, schemas: Answers, preprocess: Preprocess) ->
     clients.withheld += _untold(answers, schemas, columns)
     columns, silent = _without_silent(columns)
     if preprocess.scaling in ("robust", "quantile"):
-        columns |= _ranked(clients, columns, preprocess.scaling)
+        columns |= _ranked(clients, columns, answers, preprocess.scaling)
     dropped = silent | {
         name: Column(name=name, kind=s["kind"], dropped=s["dropped"])
         for name, s in specs.items()
@@ -285,7 +311,9 @@ def _agreed_kind(name: str, said: Sequence[tuple[str, Mapping[str, int]]]) -> di
         )
     if dmy or mdy:
         return {**spec, "kind": "date", "order": "dmy" if dmy else "mdy"}
-    if max(share("dmy")) == 1 and max(share("mdy")) == 1 and min(share("dmy")) > 0:
+    # Only silos that each read in one order alone contradict each other: a slip reads in none.
+    orders = {(seen["dmy"] == seen["present"], seen["mdy"] == seen["present"]) for _, seen in full}
+    if {(True, False), (False, True)} <= orders:
         raise DataError(
             "dates are day first at one silo and month first at another",
             where=where,
@@ -384,9 +412,27 @@ def _scaled(
     )
 
 
-def _ranked(clients: Clients, columns: Mapping[str, Column], scaling: str) -> dict[str, Column]:
+def _gridded(column: Column, said: Sequence[Sequence[float]]) -> Column:
+    """Scale a column by the silos that hold no values far out, where some do.
+
+    A single such value moves mean and deviation until all other rows lie in one bin.
+    """
+    far = wild(said)
+    if not far:
+        return column
+    _, mean, deviation = merged([part for place, part in enumerate(said) if place not in far])
+    return replace(column, shift=mean, scale=deviation if deviation > 0 else 1.0)
+
+
+def _ranked(
+    clients: Clients, columns: Mapping[str, Column], moments: Answers, scaling: str
+) -> dict[str, Column]:
     """Ask for histograms, and scale by their quantiles; a told bin's rows lie beyond each."""
-    wide = {name: c for name, c in columns.items() if c.kind in ("number", "date")}
+    wide = {
+        name: _gridded(c, [said[name] for _, said in moments])
+        for name, c in columns.items()
+        if c.kind in ("number", "date")
+    }
     if not wide:
         return {}
     told = {

@@ -44,6 +44,7 @@ _MEANS = {
     "duplicates": "equal rows may stand in train and test at once: the score may be too good",
     "label noise": "no model can be right on all of these rows",
     "drift": "the model may do worse here than elsewhere: see how it does at each site",
+    "spread": "a few values may rule how the column is read: mend them, or scale by ranks",
     "leak": "the score may be too good to last: the column may not be known when the model is used",
     "one label": "a model cannot be judged here by how well it tells labels apart",
     "spellings": "one class may be two, or two one",

@@ -83,6 +83,8 @@ def raw_of_arrays(
     one_of("data.channels", channels, ("first", "last"))
     natural, names = None, ()
     if clients is not None:
+        if clients.dtype.hasobject and not all(type(who) in (str, int) for who in clients.tolist()):
+            clients = _plain(clients, f"{name}, clients")
         known, natural = np.unique(clients, return_inverse=True)
         names = tuple(spellings(known).tolist())
         if len(set(names)) < len(names) or "" in names:

@@ -111,6 +111,7 @@ class Files:
         for arrays, silo in zip(loaded, silos, strict=True):
             _present("x", arrays, silo)
             _present(label, arrays, silo)
+            _aligned(arrays, (label, self.client), silo)
         axis = self._steps(loaded[0]["x"])
         alike = len({arrays["x"].ndim for arrays in loaded}) == 1
         lengths = filled_up(loaded, axis, silos) if axis and alike else None
@@ -261,6 +262,19 @@ def _reader(path: Path):
 def _names(paths: Sequence[Path]) -> list[str]:
     stems = [path.name.split(".")[0] for path in paths]
     return stems if len(set(stems)) == len(stems) else [str(path) for path in paths]
+
+
+def _aligned(arrays: Mapping[str, np.ndarray], names: Sequence[str], silo: str) -> None:
+    """Refuse one silo's arrays that do not have a value for each row: in the sum it would pass."""
+    rows = len(arrays["x"]) if arrays["x"].ndim else 0
+    for name in names:
+        if name in arrays and arrays[name].shape != (rows,):
+            raise DataError(
+                "there must be one value for each row of x",
+                got=f"shape {arrays[name].shape}, x {arrays['x'].shape}",
+                where=f"silo {silo!r}, array {name!r}",
+                fix="save one axis with as many values as x has rows",
+            )
 
 
 def _present(column: str, table: dict[str, np.ndarray], silo: str) -> None:
