@@ -174,7 +174,8 @@ class _Groups:
 
 def _readable(rows: Iterable[Any]) -> Iterator[Any]:
     try:
-        for row in rows:  # `yield from` would close the cursor, too, of a connection now closed
+        # `yield from` would close the cursor, too, of a connection that is closed by then.
+        for row in rows:  # noqa: UP028
             yield row
     except UNREADABLE:
         yield _BROKEN
