@@ -563,6 +563,9 @@ def test_a_statistics_answer_that_cannot_be_read_names_its_silo(frame, monkeypat
     monkeypatch.setattr(
         "archipelago.data.statistics.pack", lambda kind, told: pieces.get(kind) or pack(kind, told)
     )
-    clients = Clients(rows_of=lambda client: SimpleNamespace(name="north", rows=3), clients=[0])
-    with pytest.raises(DataError, match="silo 'north': its answer in the statistics round"):
-        clients.ask({"what": "schema"})
+    rows = SimpleNamespace(name="north", rows=3, x=None)
+    clients = Clients(rows_of=lambda client: rows, clients=[0])
+    with pytest.raises(DataError, match="nobody's answer could be read") as caught:
+        clients.ask({"ask": "schema"})
+    assert caught.value.where == "silo 'north'"
+    assert [one.silo for one in clients.withheld] == ["north"]
