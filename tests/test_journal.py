@@ -564,6 +564,21 @@ def test_no_flipped_bit_is_believed_and_none_ends_in_a_raw_error(tmp_path):
     assert ends == {"same", "refused"}
 
 
+@pytest.mark.filterwarnings("error")  # of generators that are left to the collector, too
+def test_a_schema_that_is_no_text_any_more_is_a_damaged_journal(tmp_path):
+    sealed(tmp_path / "run")
+    path = tmp_path / "run/journal.sqlite"
+    data = path.read_bytes()
+    start = data.index(b"CREATE TABLE", 2000)
+    for at in range(start, start + 40):  # SQLite quotes what it cannot read in its message
+        harmed = bytearray(data)
+        harmed[at] ^= 0x80
+        path.write_bytes(harmed)
+        for write in (False, True):
+            with pytest.raises(JournalError, match="the journal is damaged"):
+                Journal.open(tmp_path / "run", write=write)
+
+
 @pytest.mark.parametrize(
     ("change", "back"),
     [

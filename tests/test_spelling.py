@@ -30,7 +30,6 @@ from archipelago.data.sources.images import ImageFolder
 from archipelago.data.spelling import fold, kept, spelled, spellings, truth_of
 from archipelago.data.split import Split
 from archipelago.data.tasks import Classification, MultiLabel, Regression
-from archipelago.data.vocabularies import refuse_two_vocabularies
 from archipelago.deploy.session import Session
 
 ROWS = 90
@@ -485,18 +484,3 @@ def test_codes_and_mapped_labels_go_the_whole_way(
     header, *rows = csv.reader(capsys.readouterr().out.splitlines())
     assert header == ["prediction", "p(007)", "p(010)"]
     assert {row[0] for row in rows} <= {"007", "010"}
-
-
-def test_a_silo_that_may_not_name_all_its_classes_is_no_other_vocabulary() -> None:
-    held = [("a", {"0": 9, "2": 9}, 4), ("b", {"0": 9, "1": 9}, 4)]
-    answers = [(silo, {"labels": labels, "unnamed": few}) for silo, labels, few in held]
-    refuse_two_vocabularies(answers, ["0", "1", "2"])
-    whole = [(silo, {**said, "unnamed": 0}) for silo, said in answers]
-    with pytest.raises(DataError, match="silos call the classes differently"):
-        refuse_two_vocabularies(whole, ["0", "1", "2"])
-    words = [
-        ("a", {"labels": {"0": 9, "1": 9}}),
-        ("b", {"labels": {"no": 9, "si": 9}, "unnamed": 4}),
-    ]
-    with pytest.raises(DataError, match="silos call the classes differently"):
-        refuse_two_vocabularies(words, ["0", "1", "no", "si"])

@@ -35,8 +35,7 @@ def refuse_two_vocabularies(
     or more, are one numbering; so is a single class at each silo.
 
     Args:
-        answers: each silo's name, under `labels` its classes under the agreed names, and under
-            `unnamed` how many rows have a class that it may not name.
+        answers: each silo's name, and under `labels` its classes under the agreed names.
         names: of all classes, in order.
         declared: by the owner. All classes declared are what the owner means.
         schema: whether classes are folders, which an owner made: only numbers against words.
@@ -48,10 +47,8 @@ def refuse_two_vocabularies(
     if set(names) <= set(declared):
         return
     sets = [(silo, frozenset(said["labels"])) for silo, said in answers if said["labels"]]
-    found = _crossed(_widest([held for _, held in sets]), mixed=True)
-    # Who may not name all of its classes has more than it told: what it lacks nobody knows.
-    whole = {silo for silo, said in answers if not said.get("unnamed")}
-    widest = _widest([held for silo, held in sets if silo in whole])
+    widest = _widest([held for _, held in sets])
+    found = _crossed(widest, mixed=True)
     if found is None and not schema and not _is_skew(widest, names):
         found = _crossed(widest, mixed=False)
     if found is None:

@@ -1,7 +1,7 @@
 """Nothing that a client sent counts before it has passed here."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,7 +197,7 @@ def summed(
     frame = unpack(data, limit=4 * size + _FRAME + 1_024 * len(clients))
     fields = _expected(frame, "sum", _SUM, branch=branch, round=round)
     names = fields.get("client")
-    same = isinstance(names, list) and all(type(name) is int for name in names)  # pyright: ignore[reportUnknownVariableType]
+    same = isinstance(names, list) and {*map(type, names)} == {int}  # pyright: ignore[reportUnknownVariableType,reportUnknownArgumentType]
     if not same or names != list(clients):
         raise UpdateRefused("the sum of other clients' updates", got=_brief(names))
     if len(frame.arrays) != 1:
@@ -206,10 +206,11 @@ def summed(
     if not math.isfinite(_length(total)):
         raise UpdateRefused("a sum of updates holds numbers that are not finite")
     examples, seen, nbytes = (
-        _column(fields, name, len(clients), _whole) for name in ("examples", "seen", "bytes")
+        _column(fields, name, len(clients), {int}, (1, (1 << 40) - 1))
+        for name in ("examples", "seen", "bytes")
     )
     least = counts[0].least if counts else -_LARGEST
-    loss = _column(fields, "loss", len(clients), lambda value: _loss(value, least))
+    loss = _column(fields, "loss", len(clients), {int, float}, (least, _LARGEST))
     if max(nbytes) > 4 * size + _FRAME:
         raise UpdateRefused("a sum's bytes are more than an update's", got=max(nbytes))
     for bound, rows, passed in zip(counts or (), examples, seen, strict=counts is not None):
@@ -294,10 +295,21 @@ def _count(fields: Mapping[str, Any], name: str) -> int:
     return value  # pyright: ignore[reportReturnType]
 
 
-def _column(fields: Mapping[str, Any], name: str, count: int, fits: Callable[[Any], bool]) -> Any:
-    values = fields.get(name)
-    if not isinstance(values, list) or len(values) != count or not all(map(fits, values)):  # pyright: ignore[reportUnknownArgumentType]
-        raise UpdateRefused(f"a sum's {name} must be numbers, one a client", got=_brief(values))  # pyright: ignore[reportUnknownArgumentType]
+def _column(
+    fields: Mapping[str, Any], name: str, count: int, types: set[type], ends: tuple[float, float]
+) -> Any:
+    """Return one number a client. A loop of a hundred steps would show in a round of as many."""
+    least, most = ends
+    values: Any = fields.get(name)
+    if not (
+        isinstance(values, list)
+        and len(values) == count  # pyright: ignore[reportUnknownArgumentType]
+        and {*map(type, values)} <= types  # pyright: ignore[reportUnknownArgumentType]
+        and all(map(math.isfinite, values))  # pyright: ignore[reportUnknownArgumentType]
+        and least <= min(values, default=least)  # pyright: ignore[reportUnknownArgumentType]
+        and max(values, default=most) <= most  # pyright: ignore[reportUnknownArgumentType]
+    ):
+        raise UpdateRefused(f"a sum's {name} must be numbers, one a client", got=_brief(values))
     return values  # pyright: ignore[reportUnknownVariableType]
 
 

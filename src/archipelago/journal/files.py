@@ -6,11 +6,13 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from archipelago.core.aside import aside
 from archipelago.core.errors import JournalError
 
 __all__ = [
+    "UNREADABLE",
     "Buffer",
     "damage",
     "database_error",
@@ -21,6 +23,9 @@ __all__ = [
 ]
 
 Buffer = bytes | bytearray | memoryview
+
+UNREADABLE: Final = (sqlite3.Error, UnicodeDecodeError)
+"""What a damaged database raises; the latter where SQLite's message quotes the damaged bytes."""
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MAKE_ROOM = "make room on this disk (or raise the quota), then `archipelago resume {}`"
@@ -33,7 +38,7 @@ def guarded(directory: Path, where: Path) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.IntegrityError):
         raise  # the caller's mistake (a closed journal, a NaN cost), not the disk's
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         raise (
             database_error(error, directory, where)
             or damage(directory, where, str(error), back=None)
@@ -52,7 +57,7 @@ def guarded(directory: Path, where: Path) -> Iterator[None]:
         ) from error
 
 
-def database_error(error: sqlite3.Error, directory: Path, where: Path) -> JournalError | None:
+def database_error(error: Exception, directory: Path, where: Path) -> JournalError | None:
     """Return what SQLite met, with its remedy; None where that is a damaged file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code == sqlite3.SQLITE_FULL:

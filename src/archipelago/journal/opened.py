@@ -11,7 +11,7 @@ from typing import Any
 
 from archipelago.core.errors import JournalError
 from archipelago.core.meter import COLUMNS
-from archipelago.journal.files import damage, database_error
+from archipelago.journal.files import UNREADABLE, damage, database_error
 from archipelago.journal.schema import DATABASE, VERSION, blank, connect, place, version
 from archipelago.journal.seals import Checked, checked, put_seal, seal_all, seal_of
 
@@ -57,7 +57,7 @@ def opened(directory: Path, *, write: bool) -> sqlite3.Connection:
                 put_in_place(directory, current, keep=False)
             return connect(directory, write=True)
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except UNREADABLE as error:
         connection.close()
         refusal = database_error(error, directory, directory / DATABASE)
         if refusal is None:
@@ -78,7 +78,7 @@ def salvaged(directory: Path) -> tuple[sqlite3.Connection, int] | None:
     best: tuple[sqlite3.Connection, int] | None = None
     for ignore_log in (False, True):
         with (
-            suppress(sqlite3.Error, JournalError),
+            suppress(*UNREADABLE, JournalError),
             closing(connect(directory, write=False, ignore_log=ignore_log)) as old,
         ):
             old.execute("BEGIN")
@@ -133,7 +133,7 @@ def _rows(old: sqlite3.Connection, table: str, upto: float) -> Iterator[Sequence
 
 
 def _until(rows: Iterator[Any], upto: float) -> Iterator[Any]:
-    with suppress(sqlite3.Error):  # whether rows are missing, their seals tell
+    with suppress(*UNREADABLE):  # whether rows are missing, their seals tell
         yield from takewhile(lambda row: row[0] <= upto, rows)
 
 

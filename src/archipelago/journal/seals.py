@@ -15,6 +15,8 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, Final
 
+from archipelago.journal.files import UNREADABLE
+
 __all__ = [
     "SEALED",
     "Checked",
@@ -172,8 +174,10 @@ class _Groups:
 
 def _readable(rows: Iterable[Any]) -> Iterator[Any]:
     try:
-        yield from rows
-    except sqlite3.Error:
+        # `yield from` would close the cursor, too, of a connection that is closed by then.
+        for row in rows:  # noqa: UP028
+            yield row
+    except UNREADABLE:
         yield _BROKEN
 
 
@@ -204,14 +208,14 @@ def _sum(rows: Any) -> bytes:
 def _whole(connection: sqlite3.Connection, name: str, query: str) -> bool:
     try:
         return seal_of(connection, name) == _sum(connection.execute(query))
-    except sqlite3.Error:
+    except UNREADABLE:
         return False
 
 
 def _stored(connection: sqlite3.Connection) -> int:
     try:
         return connection.execute("SELECT count(*) FROM states").fetchone()[0]
-    except sqlite3.Error:
+    except UNREADABLE:
         return -1
 
 
@@ -227,7 +231,7 @@ def _whole_states(connection: sqlite3.Connection, full: Sequence[int]) -> list[i
                 "SELECT number, name, digest FROM commit_blobs WHERE number = ? ORDER BY name",
                 (number,),
             ).fetchall()
-        except sqlite3.Error:
+        except UNREADABLE:
             continue
         if row and isinstance(row[0], bytes) and row[1] == state_seal(number, row[0], named):
             found.append(number)
@@ -244,5 +248,5 @@ def _whole_notes(connection: sqlite3.Connection) -> tuple[int, bool]:
         before, count = expected, count + 1
     try:
         return count, seal_of(connection, "notes") == before
-    except sqlite3.Error:
+    except UNREADABLE:
         return count, False

@@ -15,7 +15,6 @@ an object, padding that is not zero, and a header longer than it need be are ref
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,7 +39,10 @@ _HEAD = Struct("<4sHHI")
 _RANK, _SIZE, _ARRAYS = 8, 1 << 40, 256
 """Dimensions of an array; scalars in it, a size of 0 counted as 1; arrays in a frame."""
 
-_DIGITS = re.compile(rb"[0-9]{20}")
+_DIGIT = bytes(48 if chr(byte) in "0123456789" else 32 for byte in range(256))
+_LONG = b"0" * 20
+"""A run of digits is looked for among nothing but zeros and spaces: a pattern takes 20 times it."""
+
 _PARTS = {"kind", "fields", "arrays"}
 _DEEP = 64
 """Nesting of a header: what prints or stores a value goes down it once more."""
@@ -228,7 +230,7 @@ def _header(raw: bytes) -> tuple[str, dict[str, Any], list[tuple[str, tuple[int,
         raise UpdateRefused("a frame's header is padded by more than it needs", got=len(raw))
     try:
         # A number of 4,300 digits is one that JSON reads and nothing else does.
-        whole: Any = {"parse_int": _short} if _DIGITS.search(text) else {}
+        whole: Any = {"parse_int": _short} if _LONG in text.translate(_DIGIT) else {}
         header = json.loads(text.decode(), object_pairs_hook=_once, **whole)
     except (ValueError, RecursionError) as error:
         raise UpdateRefused("a frame's header cannot be read", got=str(error)[:80]) from None
