@@ -272,7 +272,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _short(digits: str) -> int:
-    if len(digits) > 20:
+    if len(digits.lstrip("-")) > 20:
         raise ValueError("a whole number has more than 20 digits")
     return int(digits)
 
