@@ -36,7 +36,7 @@ def our_times(name: str, trials: int, repeats: int) -> list[float]:
     from archipelago.core.trial import Outcome
     from archipelago.space.dims import Choice
     from archipelago.space.space import Space
-    from archipelago.study.bench import parse
+    from archipelago.study.analysing.bench import parse
 
     space = Space({f"x{i}": Choice(tuple(range(OPTIONS))) for i in range(SLOTS)})
     strategy, draw = parse(name).strategy, Generator(0)

@@ -15,7 +15,7 @@ from statistics import mean, stdev
 from bars import bar, interval, show, write
 
 from archipelago.config.load import loads, preset
-from archipelago.study.search import search
+from archipelago.study.running.search import search
 
 
 def measured(seed: int) -> dict[str, float]:

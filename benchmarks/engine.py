@@ -316,8 +316,8 @@ def overhead(model: str, rounds: int) -> dict[str, Any]:
     from archipelago.client.training import LocalTraining
     from archipelago.driver.record import Recorder
     from archipelago.engine.serial import Serial
-    from archipelago.estimate.arena import settle
-    from archipelago.federation.branch import Heat
+    from archipelago.estimate.context import settle
+    from archipelago.federation.branch import Generation
     from archipelago.federation.rounds import step
     from archipelago.journal.journal import Journal
 
@@ -351,8 +351,8 @@ def overhead(model: str, rounds: int) -> dict[str, Any]:
                 spent[0], framing[0], began = 0.0, 0.0, time.process_time()
                 done = step(given, (branch,), phase="search")
                 (branch,) = done.branches
-                heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
-                recorder.round(settle(heat, done), "search")
+                generation = Generation(index=0, proposals=(), branches=(branch,), validators=())
+                recorder.round(settle(generation, done), "search")
                 whole = time.process_time() - began
                 beyond.append((whole - spent[0] + framing[0]) / cohort * 1e3)
     setattr(owner, name, kept)
@@ -471,7 +471,7 @@ def same(quick: bool) -> dict[str, Any]:
     """Compare the journals of two studies under every engine: all but wall-clock columns."""
     from archipelago.config.load import loads, preset
     from archipelago.journal.journal import Journal
-    from archipelago.study.search import search
+    from archipelago.study.running.search import search
 
     races = ["estimator.last=3", "budget.trials=10", "final.rounds=5", "final.references=false"]
     fleet = ["partition.clients=5000", "budget.trials=4", "final.rounds=10"]

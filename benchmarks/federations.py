@@ -29,9 +29,9 @@ from archipelago.config.run import Run
 from archipelago.data.key import TestKey
 from archipelago.data.tasks import task_from_json
 from archipelago.journal.journal import Journal
-from archipelago.study.again import prepared_for
-from archipelago.study.search import search
-from archipelago.study.verdict import Tested
+from archipelago.study.analysing.verdict import Tested
+from archipelago.study.running.rows import prepared_for
+from archipelago.study.running.search import search
 
 PRESETS = ("heart_disease", "har_subjects", "fashion_mnist")
 QUICK = ("budget.trials=4", "final.rounds=3")

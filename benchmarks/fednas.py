@@ -31,16 +31,16 @@ from scipy import stats
 from torch import Tensor
 
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
 from archipelago.data.tasks import Classification
 from archipelago.engine.serial import Serial
-from archipelago.estimate.arena import Arena
+from archipelago.estimate.context import EvaluationContext
 from archipelago.estimate.margin import bound, drift_of
 from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, Scores, evaluate, step
 from archipelago.nn.build import initialise
@@ -113,9 +113,9 @@ class Setting:
         """The root of all streams."""
         return Seed(self.seed)
 
-    def arena(self, phase: str = "search", **more: Any) -> Arena:
+    def context(self, phase: str = "search", **more: Any) -> EvaluationContext:
         """Return where an arm's candidates are compared."""
-        return Arena(
+        return EvaluationContext(
             federation=self.federation,
             graph=self.narrower.graph,
             clients=self.rows.training,
@@ -124,7 +124,7 @@ class Setting:
             **more,
         )
 
-    def mind(self, strategy: ProgressiveShrinking) -> Any:
+    def state(self, strategy: ProgressiveShrinking) -> Any:
         """Return a strategy's state after the whole network has come back."""
         state = strategy.init(self.narrower.space(), self.root.child("strategy"))
         state, (whole,) = strategy.ask(state, 1)
@@ -207,7 +207,7 @@ def setting(seed: int, data: dict[str, Tensor], *, quick: bool) -> Setting:
     classes = int(data["y"].max()) + 1
     task = Classification(classes=tuple("0123456789")[:classes])
     engine = Serial().start()
-    engine.open(Workplace(shards=rows, task=task))
+    engine.open(WorkerContext(shards=rows, task=task))
     federation = Federation(
         engine=engine,
         task=task,
@@ -291,17 +291,17 @@ def race_of(name: str, t_max: int, *, strategy: ProgressiveShrinking = STRATEGY)
 def searched(world: Setting, race: Race, strategy: ProgressiveShrinking) -> dict[str, Any]:
     """Run a plan over the library's loop two; return its front and its meter's sums."""
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
-    mind = world.mind(strategy)
+    state = world.state(strategy)
     cost = {"train_macs": 0, "macs": 0, "train_bytes": 0, "bytes": 0, "fits": 0, "evaluations": 0}
     generation = 0
     while True:
-        arena = world.arena(parent=kept.get)
-        mind, proposals = strategy.ask(mind, race.width(len(arena.clients)))
+        context = world.context(parent=kept.get)
+        state, proposals = strategy.ask(state, race.width(len(context.clients)))
         if not proposals:
             break
-        heat = race.start(proposals, generation, arena)
-        for moment in race.run(heat, arena):
-            heat = moment.heat
+        generation = race.start(proposals, generation, context)
+        for moment in race.run(generation, context):
+            generation = moment.generation
             for row in moment.rows:
                 moved, fit = row.bytes_up + row.bytes_down, row.kind == "fit"
                 cost["macs"] += row.macs
@@ -310,17 +310,17 @@ def searched(world: Setting, race: Race, strategy: ProgressiveShrinking) -> dict
                 cost["train_bytes"] += moved * fit
                 cost["fits"] += fit
                 cost["evaluations"] += row.kind == "evaluate"
-        kept |= {b.number: (b.graph, b.flat) for b in heat.branches}
-        mind = strategy.tell(mind, heat.outcomes)
+        kept |= {b.number: (b.graph, b.flat) for b in generation.branches}
+        state = strategy.tell(state, generation.outcomes)
         generation += 1
-    return {"cost": cost, "front": [kept[number] for number in strategy.recorded(mind)]}
+    return {"cost": cost, "front": [kept[number] for number in strategy.recorded(state)]}
 
 
 def search_naive(world: Setting, t_max: int, *, probe: bool) -> dict[str, Any]:
     """Run the naive search; beside it, score the same candidates in the short and cheap ways."""
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
     space = world.narrower.space()
-    state, told, probes = world.mind(STRATEGY), [], []
+    state, told, probes = world.state(STRATEGY), [], []
 
     def seen(proposals: Sequence[Any], found: Sequence[Any]) -> None:
         told.append((proposals, found))
@@ -332,7 +332,7 @@ def search_naive(world: Setting, t_max: int, *, probe: bool) -> dict[str, Any]:
     costs: dict[str, int] = {}
     for cost in naive(
         shards=world.rows, task=world.task, training=world.federation.training, seed=world.root,
-        strategy=STRATEGY, mind=state, narrower=world.narrower, kept=kept, rounds=t_max,
+        strategy=STRATEGY, state=state, narrower=world.narrower, kept=kept, rounds=t_max,
         validators=world.rows.validators, seen=seen,
     ):  # fmt: skip
         costs = {name: costs.get(name, 0) + value for name, value in cost.items()}
@@ -351,8 +351,8 @@ def probed(
 ) -> dict[str, Any]:
     """Score the naive search's own candidates by short training on 4 clients each."""
     race = replace(race_of("partial", t_max)[0], validators=0, checkpoint=1)
-    arena = world.arena(phase="probe", parent=kept.get)
-    heat = race.start(proposals, generation, arena)
+    context = world.context(phase="probe", parent=kept.get)
+    generation = race.start(proposals, generation, context)
     everyone = world.rows.validators
     curves: list[dict[str, Any]] = []
 
@@ -370,9 +370,9 @@ def probed(
             }
         )
 
-    look(heat.branches, 0)
-    for turn, moment in enumerate(race.run(heat, arena), 1):
-        look(moment.heat.branches, turn)
+    look(generation.branches, 0)
+    for turn, moment in enumerate(race.run(generation, context), 1):
+        look(moment.generation.branches, turn)
     return {
         "full_loss": [o.metrics["loss"] for o in found],
         "full_accuracy": [o.metrics["accuracy"] for o in found],
@@ -430,17 +430,17 @@ def longest(world: Setting, most: int) -> dict[str, Any]:
     that of `least`.
     """
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
-    mind, taus, plan = world.mind(STRATEGY), [], None
+    state, taus, plan = world.state(STRATEGY), [], None
     while len(taus) < ITERATIONS:
-        mind, proposals = STRATEGY.ask(mind, 100)
+        state, proposals = STRATEGY.ask(state, 100)
         if not proposals:
             break
-        arena = world.arena(phase="longest", parent=kept.get)
+        context = world.context(phase="longest", parent=kept.get)
         plan = Rounds(rounds=2 * most, candidates=len(proposals), every=1, inherit=True)
-        *_, last = plan.run(plan.start(proposals, len(taus), arena), arena)
-        kept |= {b.number: (b.graph, b.flat) for b in last.heat.branches}
-        mind = STRATEGY.tell(mind, last.heat.outcomes)
-        losses = np.array([[loss for _, loss, _ in b.history] for b in last.heat.branches])
+        *_, last = plan.run(plan.start(proposals, len(taus), context), context)
+        kept |= {b.number: (b.graph, b.flat) for b in last.generation.branches}
+        state = STRATEGY.tell(state, last.generation.outcomes)
+        losses = np.array([[loss for _, loss, _ in b.history] for b in last.generation.branches])
         taus.append(
             [
                 float(stats.kendalltau(losses[:, t - 1], losses[:, 2 * t - 1])[0])
@@ -455,7 +455,7 @@ def centralised(world: Setting) -> dict[str, Any]:
     """Search on the pooled rows: one owner of all, an epoch a candidate."""
     pooled = Pool(world.rows)
     engine = Serial().start()
-    engine.open(Workplace(shards=pooled, task=world.task))
+    engine.open(WorkerContext(shards=pooled, task=world.task))
     federation = replace(
         world.federation, engine=engine, train_rows=pooled.train_rows,
         training=replace(LOCAL, batch=160),
@@ -858,11 +858,13 @@ def replayed(rule: Race, probe: dict[str, Any], some: np.ndarray) -> tuple[list[
         Branch(number=one, graph=graph, flat=flat, cohort=(), rounds=len(curves) - 1)
         for one in range(count)
     )
-    heat = Heat(generation=0, proposals=(), branches=branches, validators=tuple(some.tolist()))
+    generation = Generation(
+        index=0, proposals=(), branches=branches, validators=tuple(some.tolist())
+    )
     trained = 0
     for curve in curves:
         turn = curve["round"]
-        live = [branch.number for branch in heat.branches if branch.alive]
+        live = [branch.number for branch in generation.branches if branch.alive]
         trained += len(live) * (turn > 0)
         if turn:
             due = bool(rule.checkpoint) and turn % rule.checkpoint == 0
@@ -879,16 +881,17 @@ def replayed(rule: Race, probe: dict[str, Any], some: np.ndarray) -> tuple[list[
             replace(b, round=turn, history=(*b.history, (turn, losses[b.number].sum(), 0.0)))
             if b.alive
             else b
-            for b in heat.branches
+            for b in generation.branches
         )
         scores = Scores(vectors=vectors, rows=(), incidents=())
-        heat = rule.raced(replace(heat, branches=aged), scores)
-        if not any(branch.alive for branch in heat.branches):
+        generation = rule.raced(replace(generation, branches=aged), scores)
+        if not any(branch.alive for branch in generation.branches):
             break
     selected = min(
-        (b for b in heat.branches if b.status == "done"), key=lambda b: (b.history[-1][1], b.number)
+        (b for b in generation.branches if b.status == "done"),
+        key=lambda b: (b.history[-1][1], b.number),
     )
-    gone = [b.number for b in heat.branches if b.status == "dropped"]
+    gone = [b.number for b in generation.branches if b.status == "dropped"]
     return gone, selected.number, trained / (count * (len(curves) - 1))
 
 

@@ -22,7 +22,7 @@ from bars import bar, show, write
 from archipelago.config.load import loads
 from archipelago.core.errors import JournalError
 from archipelago.journal.journal import Journal
-from archipelago.study.search import Study, resume, search
+from archipelago.study.running.search import Study, resume, search
 
 FILES = {"stopped": ("",), "killed": ("", "-wal", "-shm")}
 """What is flipped in each kind of run, by the end of the file's name."""

@@ -28,7 +28,7 @@ from bars import bar, interval, show, write
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.seeds import Seed
 from archipelago.data.partition import Classes
 from archipelago.data.prepare import prepare
@@ -88,7 +88,7 @@ def quadratics(rounds: int) -> list[dict[str, Any]]:
     line = Graph((1,), (Node("w", "linear", ("input",), (("bias", False), ("features", 1))),))
     local = LocalTraining(learning_rate=0.05, batch=0, epochs=10, path="flat")
     engine = Serial().start()
-    engine.open(Workplace(shards=Wells(), task=Squares()))
+    engine.open(WorkerContext(shards=Wells(), task=Squares()))
     rows = np.array([1, 1])
     points = []
     for name, (training, aggregator) in methods(local, "equal").items():
@@ -181,7 +181,7 @@ class Lab:
             seed=seed.child("data"),
             directory=self.folder / f"{self.source.kind}-{number}",
         ).shards
-        self.engine.open(Workplace(shards=shards, task=shards.signature.task))
+        self.engine.open(WorkerContext(shards=shards, task=shards.signature.task))
         return shards, seed
 
 

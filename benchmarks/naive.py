@@ -19,14 +19,14 @@ from archipelago.wire.frame import pack
 
 
 def naive(
-    *, shards: Any, task: Any, training: Any, seed: Any, strategy: Any, mind: Any, narrower: Any,
+    *, shards: Any, task: Any, training: Any, seed: Any, strategy: Any, state: Any, narrower: Any,
     kept: dict[int, Any], rounds: int, validators: tuple[int, ...], phase: str = "search",
     seen: Callable[..., None] = lambda *_: None,
 ) -> Iterator[dict[str, float]]:  # fmt: skip
     """Yield the cost of each candidate; fill `kept`, number -> (graph, flat), in place."""
     clients = sorted(shards.training, key=lambda c: (-int(shards.train_rows[c]), c))
     while True:
-        mind, proposals = strategy.ask(mind, 10_000)
+        state, proposals = strategy.ask(state, 10_000)
         if not proposals:
             return
         outcomes: list[Outcome] = []
@@ -64,4 +64,4 @@ def naive(
                                     score=metrics["accuracy"], metrics=metrics))  # fmt: skip
             yield cost
         seen(proposals, outcomes)
-        mind = strategy.tell(mind, outcomes)
+        state = strategy.tell(state, outcomes)

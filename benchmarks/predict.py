@@ -27,7 +27,7 @@ from safetensors.numpy import load as load_tensors
 from archipelago import loads, search
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
-from archipelago.study.again import prepared_for
+from archipelago.study.running.rows import prepared_for
 
 RUN = """
 name = "adult"

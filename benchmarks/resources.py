@@ -24,7 +24,7 @@ import torch
 from bars import bar, show, write
 
 from archipelago.client.training import Assignment, Fitted, LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.config.run import Run
 from archipelago.core.seeds import Seed
 from archipelago.data.partition import Iid
@@ -39,9 +39,9 @@ from archipelago.driver.loop import Position, Stage, explore
 from archipelago.driver.record import Recorder
 from archipelago.engine.processes import Processes
 from archipelago.engine.serial import Serial
-from archipelago.estimate.arena import Arena, settle
+from archipelago.estimate.context import EvaluationContext, settle
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, step
 from archipelago.journal.journal import Journal
@@ -49,8 +49,8 @@ from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph
 from archipelago.space.sketch import Sketch
 from archipelago.space.table_mlp import TableMlp
-from archipelago.study.given import Given
-from archipelago.study.search import search
+from archipelago.study.running.fixed import Given
+from archipelago.study.running.search import search
 
 SEED = Seed(0)
 CLIENTS, ROWS = 20, 50
@@ -99,7 +99,7 @@ def federation(graph: Graph, engine: Any, **options: Any) -> Iterator[tuple[Fede
         made = shards(Path(folder), graph.input_shape, CLIENTS, ROWS)
         task = made.signature.task
         running = engine.start()
-        running.open(Workplace(shards=made, task=task))
+        running.open(WorkerContext(shards=made, task=task))
         try:
             flat = initialise(graph, SEED)
             yield (
@@ -173,8 +173,8 @@ def overhead(quick: bool) -> Iterator[dict[str, Any]]:
             began = time.perf_counter()
             done = step(fed, branches, phase="search")
             branches = done.branches
-            heat = Heat(generation=0, proposals=(), branches=branches, validators=())
-            recorder.round(settle(heat, done), "search")
+            generation = Generation(index=0, proposals=(), branches=branches, validators=())
+            recorder.round(settle(generation, done), "search")
             times.append(time.perf_counter() - began)
             if done.incidents:
                 raise SystemExit(done.incidents[0].text)
@@ -279,13 +279,13 @@ def disk(quick: bool) -> Iterator[dict[str, Any]]:
         engine = Processes(workers=2).start()
         home = Path(folder) / "run"
         with Journal.create(home, meta={}) as journal:
-            engine.open(Workplace(shards=made, task=task))
+            engine.open(WorkerContext(shards=made, task=task))
             stage = Stage(
                 name="search",
                 space=TableMlp().space((32,), 10),
                 strategy=Given(({},) * 16),
                 estimator=Rounds(rounds=rounds, candidates=16),
-                arena=Arena(
+                context=EvaluationContext(
                     federation=Federation(
                         engine=engine,
                         task=task,

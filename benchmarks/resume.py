@@ -30,7 +30,7 @@ from bars import bar, show, write
 from archipelago.config.load import load
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
-from archipelago.study.search import resume, search
+from archipelago.study.running.search import resume, search
 
 PATIENCE = 60.0
 """Seconds within which workers must have left; one that is still importing leaves after that."""

@@ -22,7 +22,7 @@ from bars import bar, show, write
 
 from archipelago.config.load import loads, preset
 from archipelago.journal.journal import Journal
-from archipelago.study.search import resume, search
+from archipelago.study.running.search import resume, search
 
 SMALL = ("budget.trials=6", "final.rounds=4")
 RUNS: dict[str, tuple[str, tuple[str, ...]]] = {

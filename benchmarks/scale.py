@@ -24,7 +24,7 @@ import psutil
 from bars import bar, interval, show, write
 
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
 from archipelago.data.fleet import Fleet
@@ -36,7 +36,7 @@ from archipelago.driver.budget import Budget
 from archipelago.driver.loop import Position, Stage, explore
 from archipelago.driver.record import Recorder
 from archipelago.engine.processes import Processes
-from archipelago.estimate.arena import Arena
+from archipelago.estimate.context import EvaluationContext
 from archipelago.estimate.rounds import Rounds
 from archipelago.federation.buffer import Buffered, Synchronous
 from archipelago.federation.cohort import Cohort
@@ -45,7 +45,7 @@ from archipelago.journal.journal import Journal
 from archipelago.journal.registry import Client
 from archipelago.space.graph import Graph, Node
 from archipelago.space.image_chain import ImageChain
-from archipelago.study.given import Given
+from archipelago.study.running.fixed import Given
 
 FEW, MANY = 10_000, 1_000_000
 COHORT = 100
@@ -61,8 +61,8 @@ class Place:
     journal: Journal
 
     @property
-    def arena(self) -> Arena:
-        """Return an arena of logistic regression."""
+    def context(self) -> EvaluationContext:
+        """Return an context of logistic regression."""
         shards = self.prepared.shards
         size = 1
         for side in shards.signature.shape:
@@ -72,7 +72,7 @@ class Place:
             Node("out", "linear", ("rows",), (("features", shards.signature.outputs),)),
         )
         graph = Graph(shards.signature.shape, nodes)
-        return Arena(
+        return EvaluationContext(
             federation=self.federation,
             graph=lambda _: graph,
             clients=shards.training,
@@ -96,7 +96,7 @@ def place(clients: int, *, spread: float = 1.0, **options: Any) -> Iterator[Plac
         )
         shards = prepared.shards
         engine = Processes(workers=2).start()
-        engine.open(Workplace(shards=shards, task=shards.signature.task))
+        engine.open(WorkerContext(shards=shards, task=shards.signature.task))
         with Journal.create(Path(folder) / "run", meta={}) as journal, closing(engine):
             rows = shards.train_rows
             journal.register(Client(c, shards.name(c), int(rows[c])) for c in range(clients))
@@ -114,13 +114,13 @@ def place(clients: int, *, spread: float = 1.0, **options: Any) -> Iterator[Plac
 
 def rounds(at: Place, count: int) -> Iterator[float]:
     """Run `count` committed rounds; yield the seconds of each."""
-    arena = at.arena
+    context = at.context
     stage = Stage(
         name="final",
         space=ImageChain().space((1, 8, 8), 10),
         strategy=Given(({},)),
         estimator=Rounds(rounds=count, candidates=1),
-        arena=arena,
+        context=context,
         budget=Budget(trials=1),
         seed=Seed(0),
     )
@@ -184,12 +184,12 @@ def day(hours: float) -> list[dict[str, Any]]:
     for name, (cohort, topology) in plans.items():
         with place(MANY, cohort=cohort, topology=topology) as at:
             began = time.perf_counter()
-            arena, plan = at.arena, Rounds(rounds=100_000, every=5, candidates=1, hours=hours)
-            heat = plan.start([Proposal(number=0, arch={})], 0, arena)
+            context, plan = at.context, Rounds(rounds=100_000, every=5, candidates=1, hours=hours)
+            generation = plan.start([Proposal(number=0, arch={})], 0, context)
             path: list[tuple[float, float]] = []
             visits = 0
-            for step in plan.run(heat, arena):
-                [branch] = step.heat.branches
+            for step in plan.run(generation, context):
+                [branch] = step.generation.branches
                 visits += sum(row.kind == "fit" for row in step.rows)
                 if branch.history and branch.history[-1][0] == branch.round:
                     path.append((branch.clock / 3600, branch.history[-1][1]))

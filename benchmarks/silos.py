@@ -28,7 +28,7 @@ from torch import Tensor
 
 from archipelago.client.fedper import FedPer
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.seeds import Seed
 from archipelago.data.key import TestKey
 from archipelago.data.partition import Iid, Natural
@@ -44,7 +44,7 @@ from archipelago.nn.build import initialise
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.table_mlp import TableMlp
-from archipelago.study.pooled import Pooled
+from archipelago.study.running.pooled import Pooled
 
 ALL = 99
 """More layers than any network here has: with so many of its own, a silo trains alone."""
@@ -147,7 +147,7 @@ class Lab:
     def tested(self, branches: Sequence[Branch], *, own: bool = False) -> list[dict[str, float]]:
         """Return the metrics of everybody's test rows, for each branch."""
         opened = self.shards.sealed.open(TestKey(purpose="a benchmark"))
-        self.engine.open(Workplace(shards=opened, task=self.task))
+        self.engine.open(WorkerContext(shards=opened, task=self.task))
         federation = self._federation(FedPer(layers=ALL), np.asarray(opened.test_rows))
         fresh = [replace(b, number=n, status="alive") for n, b in enumerate(branches)]
         clients = range(self.shards.clients)
@@ -186,7 +186,7 @@ class Lab:
     def _trained(self, kind: str, local: LocalTraining, rounds: int) -> Trained:
         pooled = kind == "pooled"
         rows = Pooled(self.shards) if pooled else self.shards
-        self.engine.open(Workplace(shards=rows, task=self.task))
+        self.engine.open(WorkerContext(shards=rows, task=self.task))
         training = FedPer(layers=ALL, local=local) if kind == "alone" else local
         federation = self._federation(training, self.shards.validation_rows, pooled)
         branch = Branch(
@@ -202,7 +202,7 @@ class Lab:
             if not branch.alive:
                 break
             total = evaluate(
-                federation, (branch,), self.shards.training, phase=kind, own=True
+                federation, (branch,), self.shards.training, phase=kind, personal=True
             ).total(0)
             loss = float(total[1] / total[0])
             if loss < best.loss:
@@ -222,7 +222,7 @@ def measured(name: str, number: int, quick: bool) -> dict[str, Any]:
         metric = lab.task.metric
         both = lab.tested([ways["federated"].branch, ways["pooled"].branch])
         silos = lab.tested(lab.alone(ways["alone"].branch))
-        own = lab.tested([ways["alone"].branch], own=True)[0]
+        own = lab.tested([ways["alone"].branch], personal=True)[0]
         line: dict[str, Any] = {
             "data": name,
             "seed": number,

@@ -31,7 +31,7 @@ from archipelago.strategy.nsga2 import Nsga2
 from archipelago.strategy.pareto import hypervolume, losses, nondominated
 from archipelago.strategy.pareto_gp import ParEgo
 from archipelago.strategy.random import Random
-from archipelago.study.bench import Row, compared, entry, lines, parse, table_of
+from archipelago.study.analysing.bench import Row, compared, entry, lines, parse, table_of
 
 BUDGETS = (30, 60, 100)
 EVOLUTION = "regularized-evolution"

@@ -73,7 +73,7 @@ def measured(directory: Path, iterations: int) -> list[dict[str, Any]]:
 
     from archipelago.config.load import loads
     from archipelago.space.widths import Narrower
-    from archipelago.study.search import search
+    from archipelago.study.running.search import search
 
     settings = [
         f"strategy.step={0.5 / iterations}",

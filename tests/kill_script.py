@@ -12,7 +12,7 @@ from pathlib import Path
 
 from archipelago.config.load import loads
 from archipelago.core.failpoint import VARIABLE
-from archipelago.study.search import resume, search
+from archipelago.study.running.search import resume, search
 
 
 def run(wanted):

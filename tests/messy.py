@@ -75,13 +75,13 @@ def _shop(rng: np.random.Generator, rows: int) -> tuple[Columns, np.ndarray]:
 
 
 def _plant(rng: np.random.Generator, rows: int) -> tuple[Columns, np.ndarray]:
-    heat, spin = rng.normal(60, 12, rows), rng.lognormal(7, 1, rows)
-    fault = np.where(heat > 68, 2, np.where(spin > 1500, 1, 0))
+    generation, spin = rng.normal(60, 12, rows), rng.lognormal(7, 1, rows)
+    fault = np.where(generation > 68, 2, np.where(spin > 1500, 1, 0))
     silo = np.array(["hall 1", "hall 2", "hall 3", "hall 4", "hall 5"])[np.arange(rows) % 5]
     day = [date(2022, 1, 1) + timedelta(days=int(d)) for d in rng.integers(0, 365, rows)]
     columns = {
         "serial": np.array([f"SN{n * 7919 % 1_000_003:07d}X" for n in range(rows)]),
-        "temperature": _gaps(rng, np.array([f"{h:.2f}" for h in heat])),
+        "temperature": _gaps(rng, np.array([f"{h:.2f}" for h in generation])),
         "rpm": _gaps(rng, np.array([f"{s:,.0f}" for s in spin]), word="NULL"),
         "read at": np.array([f"{d:%Y-%m-%d} 0{d.day % 10}:30" for d in day]),
         "alarm": np.where(rng.random(rows) < 0.2, "y", "n"),

@@ -12,7 +12,7 @@ from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.report.bench_figure import draw
 from archipelago.strategy.local_search import LocalSearch
-from archipelago.study.bench import LINE_UP, TABLES, bench, entry, lines, parse, table_of
+from archipelago.study.analysing.bench import LINE_UP, TABLES, bench, entry, lines, parse, table_of
 
 # name: (mean, deviation) of the prototypes' runs: at least 200 of each, which sets their error.
 BANDS = {

@@ -10,7 +10,7 @@ import torch
 
 from archipelago.aggregate.mean import Folding, WeightedMean
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.buffers import join
 from archipelago.core.errors import TaskFailed, UpdateRefused
 from archipelago.core.seeds import Seed
@@ -137,7 +137,7 @@ class Empty:
 
 
 def federation(shards, engine, place=None, **options):
-    engine.open(Workplace(shards=place or shards, task=TASK))
+    engine.open(WorkerContext(shards=place or shards, task=TASK))
     return Federation(
         engine=engine,
         task=TASK,
@@ -165,7 +165,7 @@ def rounds(shards, engine, count=2, place=None, settings=None, **options):
     branches, rows, incidents, paths = (replace(start(), settings=settings or {}),), [], [], {}
     for _ in range(count):
         done = step(given, branches, phase="search")
-        branches, paths = done.branches, {**paths, **done.paths}
+        branches, paths = done.branches, {**paths, **done.kernels}
         rows += [replace(row, seconds=0.0) for row in done.rows]
         incidents += done.incidents
     engine.close()

@@ -9,7 +9,7 @@ from test_federation import SEED, branch
 
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.client.training import FedSgd
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.data.fleet import Fleet
 from archipelago.data.prepare import prepare
 from archipelago.data.sources.bundled import Wine
@@ -38,7 +38,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def federation(shards):
     engine = Serial().start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     yield Federation(
         engine=engine,
         task=shards.signature.task,

@@ -23,13 +23,13 @@ from archipelago.journal.journal import Journal
 from archipelago.report.comparison import lines
 from archipelago.report.comparison import render as compared
 from archipelago.report.html import render
-from archipelago.study.compare import compare
-from archipelago.study.export import export, export_front
-from archipelago.study.extend import extend
-from archipelago.study.gather import _clients, gather, searched
-from archipelago.study.reproduce import differences, reproduce
-from archipelago.study.search import search
-from archipelago.study.verdict import Tested as Scored
+from archipelago.study.analysing.compare import compare
+from archipelago.study.analysing.gather import _clients, gather, searched
+from archipelago.study.analysing.verdict import Tested as Scored
+from archipelago.study.running.export import export, export_front
+from archipelago.study.running.extend import extend
+from archipelago.study.running.reproduce import differences, reproduce
+from archipelago.study.running.search import search
 
 Capture = pytest.CaptureFixture[str]
 

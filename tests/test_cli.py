@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from archipelago.cli.app import main
-from archipelago.cli.board import Board, amount, clock, line
 from archipelago.cli.faults import spoken
+from archipelago.cli.progress import Progress, amount, clock, line
 from archipelago.cli.show import run_lines
 from archipelago.journal.runs import RunLine
 
@@ -170,10 +170,12 @@ def test_one_line_says_a_round() -> None:
 
 
 def test_the_board_keeps_up() -> None:
-    board = Board()
-    board.update("started", {"directory": "runs/x", "trials": 4, "clients": 9, "resumed": False}, 0)
-    assert board.left is None
-    board.update("round", {**ROUND, "trials": 0}, 10)
+    progress = Progress()
+    progress.update(
+        "started", {"directory": "runs/x", "trials": 4, "clients": 9, "resumed": False}, 0
+    )
+    assert progress.left is None
+    progress.update("round", {**ROUND, "trials": 0}, 10)
     done = {
         "phase": "search",
         "number": 0,
@@ -182,7 +184,7 @@ def test_the_board_keeps_up() -> None:
         "params": 900,
         "macs": 12_000,
     }
-    board.update("outcome", done, 20)
+    progress.update("outcome", done, 20)
     failed = {
         "phase": "search",
         "number": 1,
@@ -190,14 +192,14 @@ def test_the_board_keeps_up() -> None:
         "score": None,
         "reason": "loss is NaN",
     }
-    board.update("outcome", failed, 30)
-    board.update("round", {**ROUND, "trials": 2, "best": 0.95}, 30)
+    progress.update("outcome", failed, 30)
+    progress.update("round", {**ROUND, "trials": 2, "best": 0.95}, 30)
     elsewhere = {"phase": "hand-made", "number": 0, "status": "done", "score": 0.99}
-    board.update("outcome", elsewhere, 30)
-    assert (board.done, board.failed, board.best, board.best_number) == (2, 1, 0.95, 0)
-    assert board.share == 0.5
-    assert board.left == 20.0
-    assert board.lines[-1] == "#1 failed: loss is NaN"
+    progress.update("outcome", elsewhere, 30)
+    assert (progress.done, progress.failed, progress.best, progress.best_number) == (2, 1, 0.95, 0)
+    assert progress.share == 0.5
+    assert progress.left == 20.0
+    assert progress.lines[-1] == "#1 failed: loss is NaN"
 
 
 def test_amounts_and_durations_are_short() -> None:

@@ -203,7 +203,7 @@ def test_the_best_so_far_is_exported_before_the_end(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from archipelago.config.load import load
-    from archipelago.study.search import resume, search
+    from archipelago.study.running.search import resume, search
 
     out = file.parent / "run"
     study = search(load(file), out)

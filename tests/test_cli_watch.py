@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from archipelago.cli.board import Board
+from archipelago.cli.progress import Progress
 from archipelago.cli.watch import INTERRUPTED, follow, panel
 
 
@@ -86,13 +86,15 @@ def test_a_second_control_c_stops_at_once() -> None:
 
 
 def test_the_panel_shows_where_the_run_is() -> None:
-    board = Board()
-    board.update("started", {"directory": "runs/x", "trials": 4, "clients": 9}, 0)
-    board.update("round", {**ROUND, "phase": "search", "best": 0.5, "trials": 0}, 3)
-    board.update("outcome", {"phase": "search", "number": 7, "status": "done", "score": 0.75}, 10)
-    board.update("round", {**ROUND, "phase": "search", "best": 0.75, "trials": 1}, 10)
+    progress = Progress()
+    progress.update("started", {"directory": "runs/x", "trials": 4, "clients": 9}, 0)
+    progress.update("round", {**ROUND, "phase": "search", "best": 0.5, "trials": 0}, 3)
+    progress.update(
+        "outcome", {"phase": "search", "number": 7, "status": "done", "score": 0.75}, 10
+    )
+    progress.update("round", {**ROUND, "phase": "search", "best": 0.75, "trials": 1}, 10)
     console = Console(file=io.StringIO(), width=100, record=True)
-    console.print(panel(board))
+    console.print(panel(progress))
     text = console.export_text()
     for piece in ("search", "1 of 2, generation 0", "0.7500 (#7)", "1 of 4", "10 B", "21s left"):
         assert piece in text

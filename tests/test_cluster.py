@@ -14,11 +14,11 @@ import torch
 from test_engine import Add, Place, Raise, Sleep, Sum, numbers
 from test_study import _told, run_of
 
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.errors import ConfigError, MissingExtra, TaskFailed
 from archipelago.engine.cluster import Cluster
 from archipelago.engine.serial import Serial
-from archipelago.study.search import search
+from archipelago.study.running.search import search
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_a_context_that_cannot_be_entered_is_named(engine):
         engine.open(Broken())
     if not torch.cuda.is_available():
         with pytest.raises(TaskFailed, match=r"(?s)cannot be made ready.*CUDA"):
-            engine.open(Workplace(shards=None, task=None, device="cuda"))
+            engine.open(WorkerContext(shards=None, task=None, device="cuda"))
     engine.open(Place(7))
     assert numbers(engine, [Add(5)]) == [12]
     engine.open(Place())

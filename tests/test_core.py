@@ -16,7 +16,7 @@ def test_a_brief_generator_draws_what_a_fresh_one_does(count):
             lambda rng: rng.integers(0, count, 7, np.int32),  # leaves half a number behind
             lambda rng: rng.standard_normal(count),
         ):
-            assert (draw(seed.brief()) == draw(seed.numpy())).all()
+            assert (draw(seed.scratch()) == draw(seed.numpy())).all()
 
 
 def test_a_child_seed_depends_only_on_its_path():

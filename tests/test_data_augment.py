@@ -131,7 +131,7 @@ def run_of(*sets, space="image-chain"):
 
 def weights(run, folder):
     from archipelago.journal.journal import Journal
-    from archipelago.study.search import search
+    from archipelago.study.running.search import search
 
     result = search(run, folder).result
     with Journal.open(folder, write=False) as journal:
@@ -183,7 +183,7 @@ def test_choices_that_cannot_be_tried_are_refused(choices, expected):
 
 
 def test_a_step_that_fits_no_row_of_the_run_is_refused_at_its_start(tmp_path):
-    from archipelago.study.plan import plan
+    from archipelago.study.planning.plan import plan
 
     run = run_of("data.kind=wine", 'tune.choices={"augment.flip" = [0.5]}', space="table-mlp")
     with pytest.raises(IncompatibleParts, match="'flip' does not fit table rows"):

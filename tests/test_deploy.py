@@ -323,7 +323,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     assert not path.exists()
 
 
-class Own(nn.Module):
+class CustomNetwork(nn.Module):
     """A user's network, with an operation that graphs lack."""
 
     def __init__(self):
@@ -337,7 +337,7 @@ class Own(nn.Module):
 def test_a_users_own_network_is_traced(tmp_path):
     torch.manual_seed(0)
     path = tmp_path / "m.onnx"
-    module = Own()
+    module = CustomNetwork()
     x = rows_of((2, 6, 6))
     shipped = export_module(module, *described((2, 6, 6)), path, rows=x)
     assert shipped.max_difference <= 1e-5

@@ -11,7 +11,7 @@ import torch
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerSgd
 from archipelago.client.training import Assignment, FedSgd, LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.core.buffers import join
 from archipelago.core.errors import IncompatibleParts, UpdateRefused
 from archipelago.core.seeds import Seed
@@ -24,10 +24,10 @@ from archipelago.data.tasks import Classification
 from archipelago.engine.base import Result
 from archipelago.engine.processes import Processes
 from archipelago.engine.serial import Serial
-from archipelago.estimate.arena import Arena
+from archipelago.estimate.context import EvaluationContext
 from archipelago.estimate.race import Race, groups
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.check import updated
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, evaluate, step
@@ -54,7 +54,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def federation(shards):
     engine = Serial().start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     yield Federation(
         engine=engine,
         task=shards.signature.task,
@@ -190,7 +190,7 @@ def test_an_average_that_keeps_updates_gets_its_own(shards, federation):
     """Replies of processes lie where later ones arrive, 18 after another in one worker's places."""
     robust = replace(federation, aggregator=Median(), training=LocalTraining(path="flat"))
     pool = Processes(workers=1).start()
-    pool.open(Workplace(shards=shards, task=shards.signature.task))
+    pool.open(WorkerContext(shards=shards, task=shards.signature.task))
     starts = [branch(shards, number) for number in range(3)]
     ours = step(replace(robust, engine=pool), starts, phase="search").branches
     pool.close()
@@ -304,8 +304,8 @@ def test_a_bad_reply_is_recorded_and_the_round_goes_on(shards, federation):
     assert "another client" in done.incidents[0].text or "another" in done.incidents[0].text
 
 
-def arena(shards, federation):
-    return Arena(
+def context(shards, federation):
+    return EvaluationContext(
         federation=federation,
         graph=lambda arch: network(shards, int(arch["width"])),
         clients=shards.training,
@@ -327,9 +327,9 @@ def test_groups_are_disjoint_and_share_the_rows(shards):
 
 
 def test_a_race_drops_half_at_each_checkpoint_and_ends_with_one(shards, federation):
-    race, where = Race(candidates=3, first=4, last=4), arena(shards, federation)
+    race, where = Race(candidates=3, first=4, last=4), context(shards, federation)
     steps = list(race.run(race.start(proposals(1, 8, 16), 0, where), where))
-    last = steps[-1].heat
+    last = steps[-1].generation
     assert [o.status for o in last.outcomes].count("done") == 1
     assert [o.number for o in last.outcomes] == [0, 1, 2]
     trained_by = [{r.client for r in s.rows if r.kind == "fit"} for s in steps]
@@ -339,24 +339,24 @@ def test_a_race_drops_half_at_each_checkpoint_and_ends_with_one(shards, federati
 
 
 def test_a_race_of_one_without_drop_is_fedavg_to_the_bit(shards, federation):
-    where = arena(shards, federation)
+    where = context(shards, federation)
     race = Race(candidates=1, first=3, last=3, drop="none")
     plain = Rounds(rounds=3, candidates=1)
     ends = [
-        list(plan.run(plan.start(proposals(8), 0, where), where))[-1].heat.branches[0]
+        list(plan.run(plan.start(proposals(8), 0, where), where))[-1].generation.branches[0]
         for plan in (race, plain)
     ]
     assert torch.equal(ends[0].flat, ends[1].flat)
 
 
 def test_a_heat_goes_on_from_any_round_to_the_same_bits(shards, federation):
-    race, where = Race(candidates=3, first=4, last=4, drop="fraction"), arena(shards, federation)
+    race, where = Race(candidates=3, first=4, last=4, drop="fraction"), context(shards, federation)
     steps = list(race.run(race.start(proposals(2, 8, 16), 0, where), where))
     for kept in steps[:-1]:
-        heat = Heat.from_json(kept.heat.to_json(), kept.heat.tensors())
-        again = list(race.run(heat, where))[-1].heat
-        assert again.to_json() == steps[-1].heat.to_json()
-        for a, b in zip(again.branches, steps[-1].heat.branches, strict=True):
+        generation = Generation.from_json(kept.generation.to_json(), kept.generation.tensors())
+        again = list(race.run(generation, where))[-1].generation
+        assert again.to_json() == steps[-1].generation.to_json()
+        for a, b in zip(again.branches, steps[-1].generation.branches, strict=True):
             assert torch.equal(a.flat, b.flat)
 
 

@@ -13,7 +13,7 @@ import torch
 from scipy import stats
 
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.config.load import loads
 from archipelago.core.device import DEVICES, Device, device
 from archipelago.core.errors import ConfigError, IncompatibleParts
@@ -26,11 +26,11 @@ from archipelago.data.split import Split
 from archipelago.data.tasks import Classification
 from archipelago.engine.base import one_thread
 from archipelago.engine.serial import Serial
-from archipelago.estimate.arena import Arena
+from archipelago.estimate.context import EvaluationContext
 from archipelago.estimate.margin import behind, drift_of
 from archipelago.estimate.race import Race
 from archipelago.estimate.rounds import Rounds
-from archipelago.federation.branch import Heat
+from archipelago.federation.branch import Generation
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.rounds import Federation, evaluate, message
 from archipelago.journal.journal import Journal
@@ -47,9 +47,9 @@ from archipelago.space.table_mlp import TableMlp
 from archipelago.space.widths import Narrower, Widths
 from archipelago.strategy.base import load, save
 from archipelago.strategy.shrinking import ProgressiveShrinking
-from archipelago.study.costs import bills
-from archipelago.study.plan import plan
-from archipelago.study.search import resume, search
+from archipelago.study.analysing.costs import bills
+from archipelago.study.planning.plan import plan
+from archipelago.study.running.search import resume, search
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from naive import naive
@@ -243,7 +243,9 @@ def test_shrinking_can_be_stopped_and_resumed_anywhere():
         shrunk(strategy, NARROWER.space(), through_json=json)[1] for json in (False, True)
     )
     assert there == back
-    assert [p.number for heat in there for p in heat] == list(range(sum(map(len, there))))
+    assert [p.number for generation in there for p in generation] == list(
+        range(sum(map(len, there)))
+    )
 
 
 def test_an_iteration_waits_for_all_its_outcomes_and_survives_failures():
@@ -315,7 +317,7 @@ def world(tmp_path_factory):
         directory=tmp_path_factory.mktemp("digits"),
     ).shards
     engine = Serial().start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     federation = Federation(
         engine=engine,
         task=shards.signature.task,
@@ -324,7 +326,7 @@ def world(tmp_path_factory):
         seed=SEED,
         training=LocalTraining(learning_rate=0.02, batch=64),
     )
-    arena = Arena(
+    context = EvaluationContext(
         federation=federation,
         graph=NARROWER.graph,
         clients=tuple(range(CLIENTS)),
@@ -332,11 +334,11 @@ def world(tmp_path_factory):
     )
     plan = Rounds(rounds=10, candidates=1)
     well = LocalTraining(learning_rate=0.1, momentum=0.9, batch=16)
-    school = replace(arena, federation=replace(federation, training=well))
+    school = replace(context, federation=replace(federation, training=well))
     whole = Proposal(number=0, arch={g.name: g.filters for g in groups(mini())})
     *_, last = plan.run(plan.start([whole], 0, school), school)
-    trained = last.heat.branches[0].flat
-    yield replace(arena, parent=lambda number: (mini(), trained) if number == 0 else None)
+    trained = last.generation.branches[0].flat
+    yield replace(context, parent=lambda number: (mini(), trained) if number == 0 else None)
     engine.close()
 
 
@@ -350,8 +352,8 @@ def children(*archs, first=1):
 FOUR = ({"conv0": 8}, {"conv2": 10}, {"conv4": 9}, {"linear7": 12})
 
 
-def run(race, proposals, arena):
-    return list(race.run(race.start(proposals, 1, arena), arena))
+def run(race, proposals, context):
+    return list(race.run(race.start(proposals, 1, context), context))
 
 
 def rows_of(steps, kind):
@@ -361,10 +363,10 @@ def rows_of(steps, kind):
 def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
     strategy = ProgressiveShrinking(step=0.2, until=0.6)
     space = NARROWER.space()
-    mind, whole = strategy.ask(strategy.init(space, SEED), 1)
-    mind = strategy.tell(mind, finished(whole))
+    state, whole = strategy.ask(strategy.init(space, SEED), 1)
+    state = strategy.tell(state, finished(whole))
     kept = {0: world.parent(0)}
-    shards = world.federation.engine._context.place.shards
+    shards = world.federation.engine._context.context.shards
     few = _Some(shards, world.clients)
     for _ in naive(
         shards=few,
@@ -372,7 +374,7 @@ def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
         training=world.federation.training,
         seed=SEED,
         strategy=strategy,
-        mind=mind,
+        state=state,
         narrower=NARROWER,
         kept=kept,
         rounds=2,
@@ -386,13 +388,15 @@ def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
     ours = {0: world.parent(0)}
     generation = 0
     while True:
-        mind, proposals = strategy.ask(mind, 9)
+        state, proposals = strategy.ask(state, 9)
         if not proposals:
             break
-        arena = replace(world, parent=ours.get)
-        heat = list(race.run(race.start(proposals, generation, arena), arena))[-1].heat
-        ours |= {b.number: (b.graph, b.flat) for b in heat.branches}
-        mind = strategy.tell(mind, heat.outcomes)
+        context = replace(world, parent=ours.get)
+        generation = list(race.run(race.start(proposals, generation, context), context))[
+            -1
+        ].generation
+        ours |= {b.number: (b.graph, b.flat) for b in generation.branches}
+        state = strategy.tell(state, generation.outcomes)
         generation += 1
     assert generation == 2
     assert ours.keys() == kept.keys()
@@ -411,35 +415,35 @@ def test_one_candidate_that_inherits_everything_is_fedavg_to_the_bit(world):
     whole = [Proposal(number=1, arch={}, parent=0)]
     race = Race(candidates=1, first=2, last=2, drop="none", inherit=True)
     plan = Rounds(rounds=2, candidates=1, inherit=True)
-    a, b = (run(one, whole, world)[-1].heat.branches[0] for one in (race, plan))
+    a, b = (run(one, whole, world)[-1].generation.branches[0] for one in (race, plan))
     assert torch.equal(a.flat, b.flat)
 
 
 def test_the_meter_is_the_closed_formula(world):
     race = Race(candidates=4, group=3, first=3, last=3, inherit=True, validators=2, rows=5)
     steps = run(race, children(*FOUR), world)
-    heat = steps[-1].heat
+    generation = steps[-1].generation
     rows = [row for step in steps for row in step.rows]
     alive = [4, 2]  # half goes at each checkpoint; one left has won
     fits = sum(3 * count for count in alive)
-    scored = sum(count * len(heat.validators) for count in alive)
+    scored = sum(count * len(generation.validators) for count in alive)
     assert len(rows_of(steps, "fit")) == fits
     assert len(rows_of(steps, "evaluate")) == scored
     macs = moved = 0
-    reply = {b.number: _sizes(steps, b.number, "bytes_up") for b in heat.branches}
-    for branch in heat.branches:
+    reply = {b.number: _sizes(steps, b.number, "bytes_up") for b in generation.branches}
+    for branch in generation.branches:
         down = sum(len(memoryview(piece).cast("B")) for piece in message(branch))
         trained = sum(int(world.federation.train_rows[c]) for c in branch.cohort)
-        seen = sum(min(5, int(world.federation.validation_rows[c])) for c in heat.validators)
+        seen = sum(min(5, int(world.federation.validation_rows[c])) for c in generation.validators)
         macs += branch.round * (3 * branch.graph.macs * trained + branch.graph.macs * seen)
-        visits = branch.round * (len(branch.cohort) + len(heat.validators))
+        visits = branch.round * (len(branch.cohort) + len(generation.validators))
         moved += visits * down + sum(reply[branch.number])
     assert sum(row.macs for row in rows) == macs
     assert sum(row.bytes_down + row.bytes_up for row in rows) == moved
     for step in steps:
         visited = [row.client for row in step.rows if row.kind == "fit"]
         assert len(set(visited)) == len(visited)
-    for number, branch in enumerate(heat.branches):
+    for number, branch in enumerate(generation.branches):
         assert branch.spent["macs"] == sum(r.macs for r in rows if r.branch == number + 1)
 
 
@@ -452,19 +456,19 @@ def test_sabotaged_candidates_go_first_and_the_winner_is_as_good(world):
     bad = [{"conv0": 1}, {"conv2": 1}]
     gaps, first = [], set()
     for seed in range(5):
-        arena = replace(world, federation=replace(world.federation, seed=Seed(seed)))
+        context = replace(world, federation=replace(world.federation, seed=Seed(seed)))
         race = Race(
             candidates=8, group=2, first=2, last=2, drop="fraction", fraction=0.25, inherit=True
         )
-        steps = run(race, children(*good, *bad), arena)
-        first |= {b.number for b in steps[0].heat.branches if b.status == "dropped"}
+        steps = run(race, children(*good, *bad), context)
+        first |= {b.number for b in steps[0].generation.branches if b.status == "dropped"}
         full = replace(race, groups=1, group=0, drop="none", first=1, last=1)
-        everyone = run(full, children(*good, *bad), arena)
-        whole = everyone[-1].heat
+        everyone = run(full, children(*good, *bad), context)
+        whole = everyone[-1].generation
         cost = [sum(row.macs for row in rows_of(one, "fit")) for one in (steps, everyone)]
         assert cost[0] <= cost[1] / 4
         best = min(
-            (b for b in steps[-1].heat.branches if b.status == "done"),
+            (b for b in steps[-1].generation.branches if b.status == "done"),
             key=lambda b: b.history[-1][1],
         )
         score = {b.number: b.history[-1][2] for b in whole.branches}
@@ -480,13 +484,16 @@ def test_short_scores_on_few_clients_rank_like_long_ones_on_all(world):
     short = Race(candidates=12, groups=4, group=5, first=1, last=1, drop="none", inherit=True)
     long = Race(candidates=12, groups=1, first=3, last=3, drop="none", checkpoint=3, inherit=True)
     a, b = (
-        [branch.history[-1][1] for branch in run(race, children(*archs), world)[-1].heat.branches]
+        [
+            branch.history[-1][1]
+            for branch in run(race, children(*archs), world)[-1].generation.branches
+        ]
         for race in (short, long)
     )
     assert stats.spearmanr(a, b)[0] > 0.6
     # Other groups, about the same ranking.
     other = replace(world, federation=replace(world.federation, seed=Seed(99)))
-    c = [x.history[-1][1] for x in run(short, children(*archs), other)[-1].heat.branches]
+    c = [x.history[-1][1] for x in run(short, children(*archs), other)[-1].generation.branches]
     assert stats.spearmanr(a, c)[0] > 0.6
 
 
@@ -501,7 +508,7 @@ def test_other_groups_change_the_winner_no_more_often_than_the_standard_error_pr
     winners, predicted, seen = [], [], set()
     for seed in range(8):
         shuffled = replace(world, federation=replace(world.federation, seed=Seed(seed)))
-        last = run(race, children(*archs), shuffled)[-1].heat
+        last = run(race, children(*archs), shuffled)[-1].generation
         alive = [replace(branch, status="alive") for branch in last.branches]
         seen.add(tuple(branch.cohort for branch in alive))
         vectors = evaluate(world.federation, alive, world.scorers, phase="test").vectors
@@ -556,10 +563,15 @@ def test_a_margin_before_training_drops_once_and_trains_the_rest(world):
     race = Race(candidates=4, first=2, last=2, inherit=True, drop="margin", checkpoint=0)
     archs = ({"conv2": 15}, {"conv2": 14}, {"conv2": 1}, {"conv4": 1})
     steps = run(race, children(*archs), world)
-    assert [b.status for b in steps[0].heat.branches] == ["alive", "alive", "dropped", "dropped"]
+    assert [b.status for b in steps[0].generation.branches] == [
+        "alive",
+        "alive",
+        "dropped",
+        "dropped",
+    ]
     assert not rows_of(steps[:1], "fit")
-    assert "round 0: margin" in steps[0].heat.branches[2].reason
-    assert [b.round for b in steps[-1].heat.branches] == [2, 2, 0, 0]
+    assert "round 0: margin" in steps[0].generation.branches[2].reason
+    assert [b.round for b in steps[-1].generation.branches] == [2, 2, 0, 0]
     assert len(rows_of(steps, "evaluate")) == (4 + 2) * HELD
     alone = run(race, children({"conv2": 15}), world)
     assert len(rows_of(alone, "evaluate")) == HELD  # nothing to compare before training
@@ -583,13 +595,15 @@ OPTIONS = {
 def test_every_option_ends_and_goes_on_from_any_round_to_the_same_bits(world, name):
     race = Race(candidates=4, first=3, last=3, inherit=True, **OPTIONS[name])
     steps = run(race, children(*FOUR), world)
-    last = steps[-1].heat
+    last = steps[-1].generation
     assert {o.status for o in last.outcomes} <= {"done", "dropped"}
     assert any(o.status == "done" for o in last.outcomes)
-    middle = steps[len(steps) // 2 - 1].heat if len(steps) > 1 else None
+    middle = steps[len(steps) // 2 - 1].generation if len(steps) > 1 else None
     if middle is not None:
-        heat = Heat.from_json(json.loads(json.dumps(middle.to_json())), middle.tensors())
-        again = list(race.run(heat, world))[-1].heat
+        generation = Generation.from_json(
+            json.loads(json.dumps(middle.to_json())), middle.tensors()
+        )
+        again = list(race.run(generation, world))[-1].generation
         assert again.to_json() == last.to_json()
         assert all(
             torch.equal(a.flat, b.flat) for a, b in zip(again.branches, last.branches, strict=True)
@@ -615,7 +629,7 @@ def test_waves_let_more_candidates_than_groups_take_turns(world):
     assert [sorted({r.branch for r in s.rows if r.kind == "fit"}) for s in steps] == [
         [1, 2], [3, 4], [1, 2], [3, 4],
     ]  # fmt: skip
-    assert all(b.round == 2 for b in steps[-1].heat.branches)
+    assert all(b.round == 2 for b in steps[-1].generation.branches)
     assert race.width(2) == 4
     with pytest.raises(IncompatibleParts, match="groups = 3 to let candidates take turns"):
         Race(candidates=4).width(3)
@@ -625,7 +639,7 @@ def test_scoring_without_training_trains_nothing_and_picks_the_best_slice(world)
     race = Race(candidates=4, screen=1, inherit=True)
     (step,) = run(race, children({"conv0": 1}, {"conv2": 14}, {"conv2": 1}, {"conv4": 1}), world)
     assert not rows_of([step], "fit")
-    assert [o.status for o in step.heat.outcomes] == ["dropped", "done", "dropped", "dropped"]
+    assert [o.status for o in step.generation.outcomes] == ["dropped", "done", "dropped", "dropped"]
 
 
 def test_trainers_score_without_a_second_download(world):
@@ -635,7 +649,7 @@ def test_trainers_score_without_a_second_download(world):
     free = [r for r in rows_of(steps, "evaluate") if r.note == "before training"]
     assert len(free) == 4 * 3
     assert all(r.bytes_down == 0 for r in free)
-    for branch in steps[-1].heat.branches:
+    for branch in steps[-1].generation.branches:
         rows = [r for s in steps for r in s.rows if r.branch == branch.number]
         assert branch.spent["bytes_down"] == sum(r.bytes_down for r in rows)
     for kind in ("fit", "evaluate"):
@@ -648,17 +662,17 @@ def test_a_settled_order_ends_a_race(world):
     race = Race(candidates=4, first=6, last=6, drop="none", settled=2, inherit=True)
     steps = run(race, children(*archs), world)
     assert len(steps) < 6
-    assert [o.status for o in steps[-1].heat.outcomes].count("done") == 1
+    assert [o.status for o in steps[-1].generation.outcomes].count("done") == 1
 
 
 def test_slow_devices_get_small_candidates_and_rounds_get_shorter(world):
     spread = Cohort(spread=1.5, speed=1e6, bandwidth=1e9)
-    arena = replace(world, federation=replace(world.federation, cohort=spread))
+    context = replace(world, federation=replace(world.federation, cohort=spread))
     archs = ({"conv0": 2}, {"conv0": 4}, {"conv0": 8}, {})
     slowest = {}
     for match in ("rows", "speed"):
         race = Race(candidates=4, first=1, last=1, inherit=True, match=match)
-        (step,) = run(race, children(*archs), arena)
+        (step,) = run(race, children(*archs), context)
         slowest[match] = sum(
             max(r.virtual_seconds for r in step.rows if r.kind == "fit" and r.branch == b)
             for b in (4,)
@@ -669,7 +683,7 @@ def test_slow_devices_get_small_candidates_and_rounds_get_shorter(world):
 def test_a_group_whose_clients_all_drop_out_fails_with_its_reason(world):
     lost = replace(world, federation=replace(world.federation, cohort=Cohort(dropout=1.0)))
     race = Race(candidates=4, first=2, last=2, inherit=True)
-    outcomes = run(race, children(*FOUR), lost)[-1].heat.outcomes
+    outcomes = run(race, children(*FOUR), lost)[-1].generation.outcomes
     assert {o.status for o in outcomes} == {"failed"}
     assert {o.reason for o in outcomes if o.reason and "replies" in o.reason}
 

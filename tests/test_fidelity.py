@@ -32,7 +32,7 @@ from archipelago.strategy.hyperband import Hyperband, brackets
 from archipelago.strategy.random import Random
 from archipelago.strategy.reinforce import Reinforce
 from archipelago.strategy.tpe import Tpe
-from archipelago.study.search import search
+from archipelago.study.running.search import search
 
 RUNGS = tuple(length / 12 for length in LENGTHS)
 HALVING = SuccessiveHalving(rungs=RUNGS, sizes=(27, 9, 4, 2))

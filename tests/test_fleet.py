@@ -9,7 +9,7 @@ import torch
 from test_federation import SEED, branch, trained
 from test_study import _told
 
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.config.load import loads, preset
 from archipelago.core.errors import ArchipelagoError, ConfigFaults
 from archipelago.core.seeds import Seed
@@ -24,7 +24,7 @@ from archipelago.federation.cohort import WAIT, Cohort, Fate
 from archipelago.federation.rounds import Federation, step
 from archipelago.federation.traces import DAY, TRACES, left, trace_of, windows
 from archipelago.journal.journal import Journal
-from archipelago.study.search import resume, search
+from archipelago.study.running.search import resume, search
 
 MILLION = 1_000_000
 
@@ -44,7 +44,7 @@ def shards(tmp_path_factory):
 @pytest.fixture
 def federation(shards):
     engine = Serial().start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     yield Federation(
         engine=engine,
         task=shards.signature.task,

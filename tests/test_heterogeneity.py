@@ -9,13 +9,13 @@ import torch
 from archipelago.aggregate.fednova import FedNova
 from archipelago.aggregate.mean import WeightedMean
 from archipelago.aggregate.server import ServerAdam
+from archipelago.client.agreement import plain
 from archipelago.client.ditto import Ditto
 from archipelago.client.fedper import FedPer
-from archipelago.client.keeping import plain
 from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.training import LocalTraining, effort, tuned
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.config.load import loads
 from archipelago.core.errors import ConfigFaults, IncompatibleParts, UpdateRefused
 from archipelago.core.seeds import Seed
@@ -36,8 +36,8 @@ from archipelago.federation.rounds import Federation, evaluate, message, step
 from archipelago.journal.journal import Journal
 from archipelago.nn.build import initialise
 from archipelago.space.graph import Graph, Node
-from archipelago.study.gather import gather
-from archipelago.study.search import resume, search
+from archipelago.study.analysing.gather import gather
+from archipelago.study.running.search import resume, search
 from archipelago.wire.frame import unpack
 
 SEED = Seed(7)
@@ -74,7 +74,7 @@ class Wells:
 
 def wells(training, *, curvatures=(1.0, 4.0), optima=(0.0, 1.0), copies=(1, 1), **parts):
     engine = Serial().start()
-    engine.open(Workplace(shards=Wells(curvatures, optima, copies), task=Squares()))
+    engine.open(WorkerContext(shards=Wells(curvatures, optima, copies), task=Squares()))
     rows = np.array(copies)
     return Federation(
         engine=engine,
@@ -177,7 +177,9 @@ def test_the_effort_is_the_way_that_unit_gradients_really_carry_a_client():
 
     local = LocalTraining(learning_rate=0.1, momentum=0.9, proximal=0.3, batch=1, epochs=1)
     federation = wells(local, copies=(6, 6), curvatures=(1.0, 1.0))
-    federation.engine.open(Workplace(shards=Wells((1.0, 1.0), (0.0, 0.0), (6, 6)), task=Slope()))
+    federation.engine.open(
+        WorkerContext(shards=Wells((1.0, 1.0), (0.0, 0.0), (6, 6)), task=Slope())
+    )
     way = settled(federation, 1).flat.item() / 0.1
     assert way == pytest.approx(effort(6, momentum=0.9, pull=0.03), rel=1e-5)
 
@@ -236,7 +238,7 @@ def between(strength, shared):
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 4.0, 19.0])
 def test_dittos_own_models_lie_between_their_own_optima_and_the_shared_model(strength):
-    shared, own = fixed(wells(Ditto(strength=strength, local=TEN)), own=True)
+    shared, own = fixed(wells(Ditto(strength=strength, local=TEN)), personal=True)
     assert shared == pytest.approx(0.68988, abs=1e-5), "the shared model is FedAvg's"
     assert own == pytest.approx(between(strength, shared), abs=1e-4)
 
@@ -284,7 +286,7 @@ def federation(shards):
 
 def _over(shards, kind):
     engine = kind.start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     return Federation(
         engine=engine,
         task=shards.signature.task,
@@ -372,7 +374,7 @@ def test_fedper_with_every_layer_is_training_alone(shards, federation):
     every = trained(federation, branch_of(shards), training=FedPer(layers=9, local=PLAIN))
     assert torch.equal(every.flat, branch_of(shards).flat)
     alone = trained(federation, branch_of(shards, cohort=(1,)), training=PLAIN)
-    kept = FedPer(layers=9).own(torch.zeros(0), every.graph.layout, every.kept[1])
+    kept = FedPer(layers=9).personal(torch.zeros(0), every.graph.layout, every.kept[1])
     assert torch.allclose(kept, alone.flat, atol=1e-6)
 
 
@@ -400,7 +402,7 @@ def test_a_head_is_in_no_message_and_differs_while_the_body_is_shared(shards, fe
     layout = branch.graph.layout
     head = [leaf for leaf in layout.leaves if leaf.name.startswith("out.")]
     body = layout.size - sum(leaf.size for leaf in head)
-    assert way.terms(layout).size(layout) == body
+    assert way.agreement(layout).size(layout) == body
     assert all(unpack(data).arrays[0].shape == (body,) for data in wire.down)
     sent = [data[: -4 * len(branch.kept[0])] for data in wire.up]
     assert all(unpack(data).arrays[0].shape == (body,) for data in sent)
@@ -419,13 +421,13 @@ def test_what_travels_is_metered_and_what_is_kept_is_not(shards, federation, way
     layout = start.graph.layout
     done = step(replace(federation, training=way), (start,), phase="x")
     plain = step(replace(federation, training=PLAIN), (start,), phase="x")
-    terms = way.terms(layout)
-    further = terms.size(layout) - layout.size + sum(terms.extras.values())
+    agreement = way.agreement(layout)
+    further = agreement.size(layout) - layout.size + sum(agreement.extras.values())
     for ours, theirs in zip(done.rows, plain.rows, strict=True):
         # A frame is padded to 64 bytes, as its header is.
         assert abs(ours.bytes_down - theirs.bytes_down - 4 * further) <= 128
         assert abs(ours.bytes_up - theirs.bytes_up - 4 * further) <= 128
-        assert ours.macs == pytest.approx(theirs.macs * terms.passes)
+        assert ours.macs == pytest.approx(theirs.macs * agreement.passes)
     down = sum(len(piece) for piece in message(start))
     assert down == plain.rows[0].bytes_down
 
@@ -449,14 +451,14 @@ def test_one_round_of_every_way_is_the_same_in_processes(shards, federation, way
     try:
         ours = trained(pool, branch_of(shards), 2, training=way)
         scores = evaluate(
-            replace(pool, training=way), (ours,), shards.training, phase="x", own=True
+            replace(pool, training=way), (ours,), shards.training, phase="x", personal=True
         )
     finally:
         pool.engine.close()
     theirs = trained(federation, branch_of(shards), 2, training=way)
     assert all(torch.equal(t, theirs.tensors()[name]) for name, t in ours.tensors().items())
     here = evaluate(
-        replace(federation, training=way), (theirs,), shards.training, phase="x", own=True
+        replace(federation, training=way), (theirs,), shards.training, phase="x", personal=True
     )
     assert np.array_equal(scores.total(0), here.total(0))
 
@@ -465,10 +467,10 @@ def test_one_round_of_every_way_is_the_same_in_processes(shards, federation, way
 def test_a_client_is_scored_on_its_own_model(shards, federation, way):
     federation = replace(federation, training=way)
     branch = trained(federation, branch_of(shards), 2)
-    scores = evaluate(federation, (branch,), (0, 1), phase="x", own=True)
+    scores = evaluate(federation, (branch,), (0, 1), phase="x", personal=True)
     layout = branch.graph.layout
     for client in (0, 1):
-        flat = way.own(way.terms(layout).select(branch.flat), layout, branch.kept[client])
+        flat = way.personal(way.agreement(layout).select(branch.flat), layout, branch.kept[client])
         alone = replace(branch, flat=flat)
         plain = evaluate(federation, (alone,), (client,), phase="x").vectors[0][client]
         assert np.array_equal(scores.vectors[0][client], plain)
@@ -518,7 +520,7 @@ def test_a_reply_without_sound_state_is_refused_and_the_round_goes_on(
     shards, federation, keep, text
 ):
     way, start = Scaffold(local=PLAIN), branch_of(shards)
-    scalars = way.terms(start.graph.layout).extras["control"]
+    scalars = way.agreement(start.graph.layout).extras["control"]
     engine = _Spoiled(federation.engine, scalars, keep)
     done = step(replace(federation, training=way, engine=engine), (start,), phase="x")
     assert [row.kind for row in done.rows].count("refused") == 1
@@ -667,7 +669,9 @@ def test_own_models_serve_clients_of_two_digits_better_and_nobody_worse(pairs_of
     for training in (plain(way), way):
         federation = replace(_over(shards, Serial()), training=training)
         branch = trained(federation, start, 6)
-        found = evaluate(federation, (branch,), shards.training, phase="x", own=True).vectors[0]
+        found = evaluate(federation, (branch,), shards.training, phase="x", personal=True).vectors[
+            0
+        ]
         metrics = [shards.signature.task.metrics(found[c])["accuracy"] for c in shards.training]
         scores.append(np.array(metrics))
     shared, own = scores

@@ -15,7 +15,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_blocks import SUM
-from test_federation import ASKED, SEED, arena, branch, proposals, reply
+from test_federation import ASKED, SEED, branch, context, proposals, reply
 
 from archipelago.aggregate.fednova import FedNova
 from archipelago.aggregate.mean import Folding, WeightedMean
@@ -24,7 +24,7 @@ from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.tasks import Evaluate
 from archipelago.client.training import LocalTraining
-from archipelago.client.workplace import Workplace
+from archipelago.client.worker import WorkerContext
 from archipelago.config.load import loads
 from archipelago.core.buffers import join
 from archipelago.core.errors import ConfigError, DataError, UpdateRefused
@@ -44,12 +44,12 @@ from archipelago.federation.buffer import Buffered
 from archipelago.federation.check import failed, parted, scored, summed, updated
 from archipelago.federation.cohort import Cohort
 from archipelago.federation.counts import Counts
-from archipelago.federation.lengths import Gate
+from archipelago.federation.norm_bound import NormBound
 from archipelago.federation.replies import Answer
 from archipelago.federation.rounds import Federation, evaluate, step
 from archipelago.journal.journal import Journal
-from archipelago.study.gather import gather
-from archipelago.study.search import search
+from archipelago.study.analysing.gather import gather
+from archipelago.study.running.search import search
 from archipelago.wire.frame import bundle, pack, unbundle, unpack
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -270,7 +270,7 @@ class Tampering:
 
 def tampering(shards, training=None, **options):
     engine = Serial().start()
-    engine.open(Workplace(shards=shards, task=shards.signature.task))
+    engine.open(WorkerContext(shards=shards, task=shards.signature.task))
     return Federation(
         engine=Tampering(engine, **options),
         task=shards.signature.task,
@@ -380,7 +380,7 @@ def test_clients_that_all_go_further_find_a_median_of_their_own(shards):
 
 
 def test_sums_of_blocks_are_neither_measured_nor_kept_waiting():
-    gate, taken = Gate(times=10.0, agreed=None, flat=torch.ones(4)), []
+    gate, taken = NormBound(times=10.0, agreed=None, flat=torch.ones(4)), []
     sums = [Answer(visit=None, part=Folding(torch.full((4,), 1e9), 3.0, 3)) for _ in range(3)]
     for answer in sums:
         gate.take(answer, taken.append)
@@ -390,7 +390,7 @@ def test_sums_of_blocks_are_neither_measured_nor_kept_waiting():
 
 
 def test_replies_of_a_first_round_are_handed_on_in_the_order_of_issue():
-    gate, taken = Gate(times=10.0, agreed=None, flat=torch.ones(4)), []
+    gate, taken = NormBound(times=10.0, agreed=None, flat=torch.ones(4)), []
     for number in range(80):
         update = Update(client=number, delta=torch.ones(4), examples=1, steps=1, length=2.0)
         part = Folding(torch.ones(4), 1.0, 1) if number % 10 == 5 else update
@@ -408,10 +408,10 @@ def test_a_bound_below_one_would_refuse_half_of_the_clients():
 
 
 def raced(shards, **options):
-    where = arena(shards, tampering(shards, **options))
+    where = context(shards, tampering(shards, **options))
     race = Race(candidates=2, first=2, last=2, drop="none")
     steps = list(race.run(race.start(proposals(4, 8), 0, where), where))
-    return steps[-1].heat.outcomes, [i for s in steps for i in s.incidents]
+    return steps[-1].generation.outcomes, [i for s in steps for i in s.incidents]
 
 
 def scaled(factor):
@@ -428,10 +428,10 @@ def losing(value):
 )
 def test_one_clients_scores_neither_fail_nor_tie_candidates(shards, score, branches):
     found, incidents = raced(shards, score=score, branches=branches)
-    where = arena(shards, tampering(shards))
+    where = context(shards, tampering(shards))
     fair = replace(where, scorers=tuple(c for c in where.scorers if c != 1))
     race = Race(candidates=2, first=2, last=2, drop="none")
-    without = list(race.run(race.start(proposals(4, 8), 0, fair), fair))[-1].heat.outcomes
+    without = list(race.run(race.start(proposals(4, 8), 0, fair), fair))[-1].generation.outcomes
     # Refused for one candidate, it is missing for both: they are compared on the same rows.
     assert [(o.status, o.score) for o in found] == [(o.status, o.score) for o in without]
     assert {(i.kind, i.client) for i in incidents} == {("refused", 1)}
@@ -475,16 +475,16 @@ def test_scores_that_nobody_could_give_have_their_true_reason(shards):
 @pytest.mark.parametrize("value", [math.nan, 1e300, -1e12])
 def test_one_clients_proxy_decides_nothing(shards, value):
     def search(**options):
-        where = arena(shards, tampering(shards, **options))
+        where = context(shards, tampering(shards, **options))
         cheap = ZeroCost(proxy="grad-norm", candidates=2)
         return list(cheap.run(cheap.start(proposals(4, 8), 0, where), where))[-1]
 
     found = search(update=filled(value))  # a probe is no `Evaluate`
     honest = search()
     assert {(i.kind, i.client) for i in found.incidents} == {("refused", 1)}
-    ranks = [np.argsort([o.score for o in s.heat.outcomes]).tolist() for s in (found, honest)]
+    ranks = [np.argsort([o.score for o in s.generation.outcomes]).tolist() for s in (found, honest)]
     assert ranks[0] == ranks[1]
-    assert all(o.status == "done" for o in found.heat.outcomes)
+    assert all(o.status == "done" for o in found.generation.outcomes)
 
 
 def test_a_score_frame_of_other_rows_is_refused():

@@ -20,12 +20,13 @@ from onnx import TensorProto, helper
 from test_deploy import described, small, trained
 
 from archipelago.__main__ import main
-from archipelago.cli.board import line
+from archipelago.cli.progress import line
 from archipelago.cli.show import columns
 from archipelago.config.load import dumps, load, loads, preset
 from archipelago.config.run import Run
 from archipelago.config.toml import write
 from archipelago.core.device import device
+from archipelago.core.display import printable
 from archipelago.core.errors import (
     ArchipelagoError,
     ConfigError,
@@ -34,7 +35,6 @@ from archipelago.core.errors import (
     JournalError,
     did_you_mean,
 )
-from archipelago.core.shown import printable
 from archipelago.data.preparation import Preparation
 from archipelago.data.sources.files import Files
 from archipelago.data.sources.readers import read_csv, read_npz
@@ -44,8 +44,8 @@ from archipelago.deploy.manifest import KEY
 from archipelago.deploy.predict import Predictions, predict
 from archipelago.deploy.session import Session
 from archipelago.estimate.table import Table
-from archipelago.study.draft import draft
-from archipelago.study.export import _best
+from archipelago.study.planning.draft import draft
+from archipelago.study.running.export import _best
 
 # Names that become paths, or reach a terminal
 

@@ -14,11 +14,11 @@ from archipelago import (
     Branch,
     Choice,
     Classification,
+    CustomNetwork,
     Digits,
     Federation,
     Iid,
     LocalTraining,
-    Own,
     Processes,
     Run,
     Seed,
@@ -26,7 +26,7 @@ from archipelago import (
     Space,
     Split,
     TableMlp,
-    Workplace,
+    WorkerContext,
     prepare,
     resume,
     search,
@@ -90,7 +90,7 @@ class OfTorch:
         return Space({"width": Choice((1, 2))})
 
     def graph(self, arch, shape, outputs):
-        return Own.of(Tiny, shape, **arch)
+        return CustomNetwork.of(Tiny, shape, **arch)
 
     def baseline(self, shape, outputs):
         return TableMlp().baseline((64,), outputs)
@@ -114,18 +114,18 @@ class Tiny(nn.Sequential):
 
 
 def test_an_own_network_is_counted_exactly_and_starts_from_its_seed():
-    net = Own.of(Tiny, (1, 8, 8), width=2)
+    net = CustomNetwork.of(Tiny, (1, 8, 8), width=2)
     assert net.params == 2 * 9 + 2 + 72 * 10 + 10
     assert net.macs == 36 * 9 * 2 + 72 * 10
     assert torch.equal(net.start(Seed(1)), net.start(Seed(1)))
     assert not torch.equal(net.start(Seed(1)), net.start(Seed(2)))
-    assert net.key != Own.of(Tiny, (1, 8, 8), width=3).key
+    assert net.key != CustomNetwork.of(Tiny, (1, 8, 8), width=3).key
 
 
 def test_an_own_network_learns_as_by_hand(tmp_path):
     shards = rows(tmp_path)
     task, engine = shards.signature.task, Serial().start()
-    engine.open(Workplace(shards=shards, task=task, networks={"Tiny": Tiny}))
+    engine.open(WorkerContext(shards=shards, task=task, networks={"Tiny": Tiny}))
     federation = Federation(
         engine=engine,
         task=task,
@@ -134,7 +134,7 @@ def test_an_own_network_learns_as_by_hand(tmp_path):
         seed=Seed(0),
         training=LocalTraining(learning_rate=0.1, batch=0),
     )
-    net = Own.of(Tiny, shards.signature.shape, width=2)
+    net = CustomNetwork.of(Tiny, shards.signature.shape, width=2)
     flat = net.start(Seed(3))
     branch = Branch(number=0, graph=net, flat=flat, cohort=(0,), rounds=1)
     (after,) = step(federation, [branch], phase="search").branches

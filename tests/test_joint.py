@@ -16,8 +16,8 @@ from archipelago.deploy.predict import predict
 from archipelago.journal.journal import Journal
 from archipelago.space.joint import Joint, Tune, network, settings
 from archipelago.space.table_mlp import TableMlp
-from archipelago.study.plan import plan
-from archipelago.study.search import search
+from archipelago.study.planning.plan import plan
+from archipelago.study.running.search import search
 
 FAMILY = TableMlp(layers=1, widths=(4, 8), activations=("relu",), dropouts=(0.0,))
 CHOICES = {"learning_rate": (0.01, 0.1, 0.3), "batch": (8, 32)}

@@ -18,8 +18,8 @@ from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import VARIABLE
 from archipelago.core.meter import MeterRow, totals
 from archipelago.core.trial import Outcome
-from archipelago.journal import beside
-from archipelago.journal.fitness import fitness
+from archipelago.journal import background
+from archipelago.journal.filesystem import tried_filesystem
 from archipelago.journal.journal import Journal
 from archipelago.journal.registry import Client
 from archipelago.journal.runs import FINISHED, runs
@@ -309,7 +309,7 @@ def test_what_is_written_later_is_there_for_whoever_looks_next(journal):
 
 
 def test_what_somebody_waits_for_begins_at_once(journal, monkeypatch):
-    monkeypatch.setattr(beside, "PAUSE", 30.0)
+    monkeypatch.setattr(background, "PAUSE", 30.0)
     began = time.monotonic()
     for _ in range(2):
         begun = threading.Event()
@@ -404,9 +404,9 @@ def test_runs_are_listed_even_where_one_is_broken(tmp_path):
 
 
 def test_a_local_disk_is_fit(tmp_path):
-    assert [f.detail for f in fitness(tmp_path)[:4]] == ["works"] * 4
+    assert [f.detail for f in tried_filesystem(tmp_path)[:4]] == ["works"] * 4
     assert list(tmp_path.iterdir()) == []
-    assert not fitness(tmp_path / "nowhere")[0].good
+    assert not tried_filesystem(tmp_path / "nowhere")[0].good
 
 
 def script(directory, *arguments, **environment):

@@ -16,12 +16,19 @@ from test_study import digest, run_of
 
 from archipelago.client.training import LocalTraining
 from archipelago.config.load import dumps
-from archipelago.core.aside import aside, private, private_folder, scratch, sweep, sweep_scratch
+from archipelago.core.atomic import (
+    atomic_file,
+    private,
+    private_folder,
+    scratch,
+    sweep,
+    sweep_scratch,
+)
 from archipelago.core.errors import DataError, MachineFailed, UpdateRefused
 from archipelago.core.failure import kind_of, read_reason, reason_of
 from archipelago.federation.check import failed, unread
 from archipelago.journal.journal import Journal
-from archipelago.study.search import resume, search
+from archipelago.study.running.search import resume, search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,7 +218,7 @@ def test_a_closed_terminal_takes_the_rows_away(tmp_path):
 def test_a_polite_end_of_another_verb_takes_the_rows_away(tmp_path):
     script = (
         "import sys, time\n"
-        "import archipelago.study.plan as plan\n"
+        "import archipelago.study.planning.plan as plan\n"
         "plan._sampled = lambda *_: (print('ready', flush=True), time.sleep(60))\n"
         "from archipelago.cli.app import main\n"
         "main(['plan', sys.argv[1]])\n"
@@ -236,11 +243,11 @@ def test_a_polite_end_of_another_verb_takes_the_rows_away(tmp_path):
 def test_a_file_in_the_making_is_whole_or_not_there(tmp_path):
     target = tmp_path / "report.html"
     target.write_text("old")
-    with suppress(ZeroDivisionError), aside(target) as made:
+    with suppress(ZeroDivisionError), atomic_file(target) as made:
         made.file.write(b"half")
         raise ZeroDivisionError
     assert (target.read_text(), list(tmp_path.iterdir())) == ("old", [target])
-    with aside(target) as made:
+    with atomic_file(target) as made:
         made.file.write(b"new")
         made.file.flush()
         sweep(tmp_path)

@@ -19,7 +19,7 @@ from archipelago.data.sources.bundled import Diabetes, Digits, Wine
 from archipelago.data.sources.files import Files
 from archipelago.data.sources.locate import locate
 from archipelago.deploy.session import Session
-from archipelago.study.draft import draft
+from archipelago.study.planning.draft import draft
 
 FAST = [
     *("--set", "budget.trials=2", "--set", "estimator.candidates=2", "--set", "final.rounds=4"),
@@ -107,7 +107,7 @@ def test_labels_decide_the_task() -> None:
 
 def _of_arrays(x: Any, y: Any) -> str:
     """A draft of arrays cannot be spelt in a file: its data section is left out."""
-    from archipelago.study import draft as module
+    from archipelago.study.planning import draft as module
 
     source = Arrays(x=x, y=y, clients=np.array(["u", "v", "w"])[np.arange(len(y)) % 3])
     before, module._data = module._data, lambda *_: iter(())

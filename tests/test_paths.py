@@ -11,10 +11,10 @@ from archipelago.client import block as blocked
 from archipelago.client.block import Held
 from archipelago.client.ditto import Ditto
 from archipelago.client.fedper import FedPer
-from archipelago.client.paths import BLOCK, LEAST, SHARES, Path, choose
+from archipelago.client.kernels import BLOCK, LEAST, SHARES, Kernel, choose
 from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
-from archipelago.client.training import Assignment, Block, FedSgd, LocalTraining, path_of
+from archipelago.client.training import Assignment, Block, FedSgd, LocalTraining, kernel_of
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.seeds import Seed
 from archipelago.data.tasks import Classification, MultiLabel, Regression
@@ -165,7 +165,7 @@ class Foreign:
 )
 def test_each_way_of_training_says_how_it_is_computed(training, on_rows, on_images):
     for graph, name in ((residual(), on_rows), (picture(), on_images)):
-        path = path_of(training, graph, TASKS[0])
+        path = kernel_of(training, graph, TASKS[0])
         assert path.name == name
         assert path.reason
 
@@ -173,7 +173,7 @@ def test_each_way_of_training_says_how_it_is_computed(training, on_rows, on_imag
 def test_a_path_that_a_way_of_training_cannot_take_is_refused():
     for training in (Scaffold, Ditto):
         with pytest.raises(IncompatibleParts, match="this path cannot train"):
-            path_of(training(local=LocalTraining(path="dense")), residual(), TASKS[0])
+            kernel_of(training(local=LocalTraining(path="dense")), residual(), TASKS[0])
     with pytest.raises(IncompatibleParts, match="inner steps of its own"):
         PFedMe(local=LocalTraining(path="channels-last"))
 
@@ -346,7 +346,7 @@ def test_a_users_own_network_takes_the_plain_loop():
 
 def test_blocks_are_a_pure_function_of_the_round():
     much, little = SHARES * LEAST, SHARES * LEAST - 1
-    dense, stacked = Path("dense", ""), Path("stacked", "")
+    dense, stacked = Kernel("dense", ""), Kernel("stacked", "")
     assert dense.blocks(7850, 100, much) == [13] * 4 + [12] * 4
     assert dense.blocks(7850, 100, little) == [25] * 4
     assert dense.blocks(199_210, 20, much) == [3] * 4 + [2] * 4
@@ -355,7 +355,7 @@ def test_blocks_are_a_pure_function_of_the_round():
     assert dense.blocks(10, 1, little) == [1]
     assert stacked.blocks(1_600_000, 100, much) == [34, 33, 33]
     assert stacked.blocks(7850, 100, much) == [100]
-    assert Path("flat", "").blocks(7850, 3, much) == [1, 1, 1]
+    assert Kernel("flat", "").blocks(7850, 3, much) == [1, 1, 1]
     many = dense.blocks(7850, 10_000, much)
     assert sum(many) == 10_000
     assert max(many) <= BLOCK // (4 * 7850)

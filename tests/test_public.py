@@ -45,6 +45,11 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         _ = archipelago.Cohorts  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_name_of_an_earlier_version_says_what_it_is_called_now() -> None:
+    with pytest.warns(DeprecationWarning, match="Workplace is now called WorkerContext"):
+        assert archipelago.Workplace is archipelago.WorkerContext  # pyright: ignore
+
+
 def test_importing_the_package_loads_nothing() -> None:
     code = "import sys, archipelago; print(sorted(n for n in sys.modules if 'archipelago' in n))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

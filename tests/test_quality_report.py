@@ -21,9 +21,9 @@ from archipelago.data.tasks import Classification
 from archipelago.journal.journal import Journal
 from archipelago.report.findings import Candidate, Findings, Remark, Silo
 from archipelago.report.html import render
-from archipelago.study.extend import extend
-from archipelago.study.reproduce import differences
-from archipelago.study.search import resume, search
+from archipelago.study.running.extend import extend
+from archipelago.study.running.reproduce import differences
+from archipelago.study.running.search import resume, search
 
 HEADING = "The state of each silo's data"
 TEXT = """

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from archipelago.cli.board import line as told
+from archipelago.cli.progress import line as told
 from archipelago.report.findings import (
     ClientScore,
     Findings,

@@ -24,10 +24,10 @@ from archipelago.driver.loop import Position
 from archipelago.engine.base import Result
 from archipelago.journal.journal import Journal
 from archipelago.journal.lock import holder
-from archipelago.study.again import cleared
-from archipelago.study.gather import gather
-from archipelago.study.search import resume, search
-from archipelago.study.watched import Watched
+from archipelago.study.analysing.gather import gather
+from archipelago.study.running.lost_workers import RecordsLostWorkers
+from archipelago.study.running.rows import cleared
+from archipelago.study.running.search import resume, search
 
 TEXT = """
 name = "wine"
@@ -310,7 +310,7 @@ def test_lost_workers_are_noted_and_the_report_shows_them(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "run", symlinks=True)
     with Journal.open(tmp_path / "run", write=True) as journal:
         before = journal.digest()
-        assert [r.index for r in Watched(_Lossy(), journal).map([1, 2, 3])] == [0, 1, 2]
+        assert [r.index for r in RecordsLostWorkers(_Lossy(), journal).map([1, 2, 3])] == [0, 1, 2]
         assert journal.digest() == before  # which worker died is no part of a run
         shown = {e.detail: e.count for e in gather(journal).events if e.kind == "worker lost"}
     assert shown == {

@@ -18,7 +18,7 @@ from archipelago.driver.budget import Budget
 from archipelago.driver.loop import Position, Stage, explore
 from archipelago.driver.record import Recorder
 from archipelago.driver.replay import replay
-from archipelago.estimate.arena import Estimator
+from archipelago.estimate.context import Estimator
 from archipelago.estimate.mb432 import LENGTHS, mb432
 from archipelago.estimate.tabular import Tabular
 from archipelago.journal.journal import Journal
@@ -50,7 +50,7 @@ def stage(strategy, trials=TRIALS, table=MICRO, **options):
         space=table.space,
         strategy=strategy,
         estimator=estimator,
-        arena=estimator.arena(SEED),
+        context=estimator.context(SEED),
         budget=Budget(trials=trials),
         seed=SEED,
     )
@@ -107,11 +107,11 @@ def test_a_search_that_was_left_goes_on_to_the_same_outcomes(strategy, whole, tm
 def test_a_generation_under_way_goes_on_from_its_json():
     search = stage(RegularizedEvolution(), trials=4, candidates=4)
     _, proposals = search.strategy.ask(search.strategy.init(search.space, SEED), 4)
-    heat = search.estimator.start(proposals, 0, search.arena)
-    heat = type(heat).from_json(heat.to_json(), heat.tensors())
-    (step,) = search.estimator.run(heat, search.arena)
-    assert step.heat.outcomes == tuple(MICRO.outcome(p) for p in proposals)
-    assert list(search.estimator.run(step.heat, search.arena)) == []
+    generation = search.estimator.start(proposals, 0, search.context)
+    generation = type(generation).from_json(generation.to_json(), generation.tensors())
+    (step,) = search.estimator.run(generation, search.context)
+    assert step.generation.outcomes == tuple(MICRO.outcome(p) for p in proposals)
+    assert list(search.estimator.run(step.generation, search.context)) == []
     assert isinstance(search.estimator, Estimator)
 
 
@@ -167,7 +167,7 @@ def test_an_arena_of_networks_gives_the_best_one_to_train(tmp_path):
         return Graph((4,), (Node("out", "linear", ("input",), (("features", arch["a"]),)),))
 
     search = stage(Grid(), 64, toy(), candidates=8)
-    search = replace(search, arena=replace(search.arena, graph=graph))
+    search = replace(search, context=replace(search.context, graph=graph))
     position, _ = run(search, tmp_path / "run")
     assert position.champion.graph == graph(position.champion.outcome.arch)
     with Journal.open(tmp_path / "run", write=False) as journal:

@@ -14,7 +14,7 @@ import torch
 from sklearn import metrics as sk
 from test_cli_run import status
 
-from archipelago.cli.board import line as told
+from archipelago.cli.progress import line as told
 from archipelago.config.load import loads
 from archipelago.core.errors import DataError, RunFailed
 from archipelago.core.meter import MeterRow
@@ -32,11 +32,11 @@ from archipelago.report.comparison import Comparison, Group, Pair, lines
 from archipelago.report.findings import Candidate, Curve, Reference
 from archipelago.report.html import render
 from archipelago.report.verdict import verdict
-from archipelago.study.gather import gather, ranked
-from archipelago.study.scorable import covered, scorable, sites, why
-from archipelago.study.search import search
-from archipelago.study.verdict import SHARE, compared, interval
-from archipelago.study.verdict import Tested as Scored
+from archipelago.study.analysing.gather import gather, ranked
+from archipelago.study.analysing.verdict import SHARE, compared, interval
+from archipelago.study.analysing.verdict import Tested as Scored
+from archipelago.study.planning.scorable import covered, scorable, sites, why
+from archipelago.study.running.search import search
 
 Capture = pytest.CaptureFixture[str]
 
@@ -197,7 +197,7 @@ DRAWS = 400
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("archipelago.study.verdict.DRAWS", DRAWS)
+    monkeypatch.setattr("archipelago.study.analysing.verdict.DRAWS", DRAWS)
 
 
 CASES: list[tuple[Any, tuple[Any, ...], str]] = [
@@ -469,7 +469,7 @@ def test_undefined_candidates_are_no_diverged_ones(
 ) -> None:
     text = files(tmp_path, lambda silo, row: (silo, row) == (0, 5)).read_text()
     run = loads(text, ["seed=2", NAMED])
-    monkeypatch.setattr("archipelago.study.opening.scorable", lambda *_: ())
+    monkeypatch.setattr("archipelago.study.running.start.scorable", lambda *_: ())
     with pytest.raises(RunFailed, match="every candidate failed") as caught:
         search(run, tmp_path / "run").result  # noqa: B018 - asking runs the study
     assert "auroc is undefined: no validation row of 'ill'" in str(caught.value)

@@ -32,7 +32,7 @@ from archipelago.deploy.manifest import KEY
 from archipelago.deploy.predict import predict
 from archipelago.nn.model import Model
 from archipelago.space.series_chain import SeriesChain
-from archipelago.study.draft import draft
+from archipelago.study.planning.draft import draft
 
 CUT = Preprocess(window=40, stride=20)
 

@@ -17,8 +17,8 @@ from archipelago.nn.model import Model
 from archipelago.nn.proxies import LABELLED, PROXIES, proxy
 from archipelago.space.image_chain import ImageChain
 from archipelago.space.sketch import Sketch
-from archipelago.study.plan import plan
-from archipelago.study.search import search
+from archipelago.study.planning.plan import plan
+from archipelago.study.running.search import search
 
 
 def drawn(shape, seed=0):

@@ -56,7 +56,7 @@ def federation(
 ) -> Any:
     """Return a federation over clients with `rows`, its engine open."""
     from archipelago.client.training import LocalTraining
-    from archipelago.client.workplace import Workplace
+    from archipelago.client.worker import WorkerContext
     from archipelago.core.seeds import Seed
     from archipelago.data.shards import Shards, Signature
     from archipelago.data.tasks import Classification
@@ -78,7 +78,7 @@ def federation(
         spans=[(np.arange(e - c, e), none, none) for e, c in zip(ends, counts, strict=True)],
         affine=([1.0] * channels, [0.0] * channels),
     )
-    engine.open(Workplace(shards=shards, task=task, device=device))
+    engine.open(WorkerContext(shards=shards, task=task, device=device))
     return Federation(
         engine=engine,
         task=task,
@@ -113,8 +113,8 @@ def main() -> None:
     warm()
     from archipelago.driver.record import Recorder
     from archipelago.engine.processes import Processes
-    from archipelago.estimate.arena import settle
-    from archipelago.federation.branch import Heat
+    from archipelago.estimate.context import settle
+    from archipelago.federation.branch import Generation
     from archipelago.federation.rounds import step
     from archipelago.journal.journal import Journal
 
@@ -130,7 +130,7 @@ def main() -> None:
                     began = time.perf_counter()
                     done = step(given, (branch,), phase="search")
                     (branch,) = done.branches
-                    heat = Heat(generation=0, proposals=(), branches=(branch,), validators=())
+                    heat = Generation(generation=0, proposals=(), branches=(branch,), validators=())
                     recorder.round(settle(heat, done), "search")
                     assert not done.incidents, done.incidents[0].text
                     answer(time.perf_counter() - began)

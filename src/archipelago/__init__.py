@@ -5,6 +5,7 @@ shows them to editors and type checkers.
 """
 
 from importlib import import_module
+from warnings import warn
 
 _HOME: dict[str, str] = {
     "ArchipelagoError": "core.errors",
@@ -25,6 +26,7 @@ _HOME: dict[str, str] = {
     "ConfigError": "core.errors",
     "ConfigFaults": "core.errors",
     "Controller": "strategy.controller",
+    "CustomNetwork": "nn.custom",
     "Darts": "space.darts",
     "DataError": "core.errors",
     "Diabetes": "data.sources.bundled",
@@ -62,10 +64,9 @@ _HOME: dict[str, str] = {
     "Node": "space.graph",
     "Nsga2": "strategy.nsga2",
     "Outcome": "core.trial",
-    "Own": "nn.own",
     "PFedMe": "client.pfedme",
     "ParEgo": "strategy.pareto_gp",
-    "Plan": "study.plan",
+    "Plan": "study.planning.plan",
     "Preprocess": "data.preprocess",
     "Processes": "engine.processes",
     "ProgressiveShrinking": "strategy.shrinking",
@@ -80,7 +81,7 @@ _HOME: dict[str, str] = {
     "RegularizedEvolution": "strategy.evolution",
     "Reinforce": "strategy.reinforce",
     "Repeat": "space.dims",
-    "Result": "study.search",
+    "Result": "study.running.search",
     "Rounds": "estimate.rounds",
     "Run": "config.run",
     "RunFailed": "core.errors",
@@ -94,7 +95,7 @@ _HOME: dict[str, str] = {
     "ServerYogi": "aggregate.server",
     "Space": "space.space",
     "Split": "data.split",
-    "Study": "study.search",
+    "Study": "study.running.search",
     "SuccessiveHalving": "strategy.halving",
     "Synchronous": "federation.buffer",
     "TableMlp": "space.table_mlp",
@@ -104,23 +105,30 @@ _HOME: dict[str, str] = {
     "When": "space.dims",
     "Widths": "space.widths",
     "Wine": "data.sources.bundled",
-    "Workplace": "client.workplace",
+    "WorkerContext": "client.worker",
     "ZeroCost": "estimate.zero_cost",
     "Zoo": "space.zoo",
     "dumps": "config.load",
     "evaluate": "federation.rounds",
     "load": "config.load",
     "loads": "config.load",
-    "plan": "study.plan",
+    "plan": "study.planning.plan",
     "prepare": "data.prepare",
-    "resume": "study.search",
-    "search": "study.search",
+    "resume": "study.running.search",
+    "search": "study.running.search",
     "step": "federation.rounds",
 }
 __all__ = [*_HOME]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
+_RENAMED = {"Own": "CustomNetwork", "Workplace": "WorkerContext"}
+"""Public names of earlier versions, which still load."""
+
+
 def __getattr__(name: str) -> object:
+    if name in _RENAMED:
+        warn(f"{name} is now called {_RENAMED[name]}", DeprecationWarning, stacklevel=2)
+        name = _RENAMED[name]
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -10,7 +10,7 @@ from archipelago.client.pfedme import PFedMe as PFedMe
 from archipelago.client.scaffold import Scaffold as Scaffold
 from archipelago.client.training import FedSgd as FedSgd
 from archipelago.client.training import LocalTraining as LocalTraining
-from archipelago.client.workplace import Workplace as Workplace
+from archipelago.client.worker import WorkerContext as WorkerContext
 from archipelago.config.governance import Governance as Governance
 from archipelago.config.load import dumps as dumps
 from archipelago.config.load import load as load
@@ -64,7 +64,7 @@ from archipelago.federation.cohort import Cohort as Cohort
 from archipelago.federation.federation import Federation as Federation
 from archipelago.federation.rounds import evaluate as evaluate
 from archipelago.federation.rounds import step as step
-from archipelago.nn.own import Own as Own
+from archipelago.nn.custom import CustomNetwork as CustomNetwork
 from archipelago.space.cell201 import NasBench201 as NasBench201
 from archipelago.space.cell201 import NasBench201Size as NasBench201Size
 from archipelago.space.darts import Darts as Darts
@@ -101,11 +101,11 @@ from archipelago.strategy.random import Random as Random
 from archipelago.strategy.reinforce import Reinforce as Reinforce
 from archipelago.strategy.shrinking import ProgressiveShrinking as ProgressiveShrinking
 from archipelago.strategy.tpe import Tpe as Tpe
-from archipelago.study.plan import Plan as Plan
-from archipelago.study.plan import plan as plan
-from archipelago.study.search import Result as Result
-from archipelago.study.search import Study as Study
-from archipelago.study.search import resume as resume
-from archipelago.study.search import search as search
+from archipelago.study.planning.plan import Plan as Plan
+from archipelago.study.planning.plan import plan as plan
+from archipelago.study.running.search import Result as Result
+from archipelago.study.running.search import Study as Study
+from archipelago.study.running.search import resume as resume
+from archipelago.study.running.search import search as search
 
 __all__: list[str]

@@ -12,7 +12,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except ModuleNotFoundError as error:
         if error.name != "typer":
             raise
-        from archipelago.cli.bare import main as run
+        from archipelago.cli.predict_only import main as run
     run(arguments)
 
 

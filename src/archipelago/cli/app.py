@@ -10,8 +10,8 @@ from typing import Annotated
 import typer
 
 from archipelago.cli import verbs_learn, verbs_run, verbs_ship
-from archipelago.cli.ending import politely
 from archipelago.cli.faults import spoken
+from archipelago.cli.signals import politely
 
 __all__ = ["app", "main"]
 

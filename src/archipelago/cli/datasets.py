@@ -10,11 +10,11 @@ from archipelago.cli.show import columns
 from archipelago.config.catalog import kinds, part
 from archipelago.config.describe import describe
 from archipelago.config.run import Run
-from archipelago.core.aside import scratch
+from archipelago.core.atomic import scratch
 from archipelago.core.errors import ConfigError, did_you_mean
 from archipelago.data.prepare import Summary
 from archipelago.data.sources.named import NAMED
-from archipelago.study.again import prepared_for
+from archipelago.study.running.rows import prepared_for
 
 __all__ = ["listed", "run_of", "shown"]
 

@@ -7,7 +7,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from archipelago.journal.fitness import Finding, fitness
+from archipelago.journal.filesystem import Finding, tried_filesystem
 
 __all__ = ["examine"]
 
@@ -36,7 +36,7 @@ def examine(directory: Path) -> Iterator[Finding]:
         name="memory", good=memory >= _LEAST_MEMORY, detail=f"{memory / 2**30:.1f} GiB available"
     )
     yield _data()
-    yield from fitness(directory)
+    yield from tried_filesystem(directory)
 
 
 def _fine(name: str, detail: str) -> Finding:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from io import TextIOWrapper
 from typing import Any
 
-from archipelago.cli.say import say
+from archipelago.cli.printing import say
 from archipelago.core.errors import ArchipelagoError
 
 __all__ = ["spoken"]

@@ -4,15 +4,15 @@ import csv
 import sys
 from pathlib import Path
 
-from archipelago.cli.say import say
+from archipelago.cli.printing import say
 
 __all__ = ["predicted"]
 
 
 def predicted(model: Path, rows: Path, out: Path | None) -> None:
     """Apply a shipped network to a file of rows; print the answers, or write them to `out`."""
+    from archipelago.core.display import listed, printable
     from archipelago.core.errors import ConfigError
-    from archipelago.core.shown import listed, printable
     from archipelago.deploy.predict import predict
 
     for what, path in (("rows", rows), ("model", model)):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
-from archipelago.cli.board import amount, clock, metric
+from archipelago.cli.progress import amount, clock, metric
 from archipelago.config.describe import PartInfo
 from archipelago.config.load import preset, presets
 from archipelago.journal.runs import RunLine
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from archipelago.core.meter import MeterRow
     from archipelago.data.inspection import Inspection
     from archipelago.data.quality import Finding
-    from archipelago.study.costs import Bill
-    from archipelago.study.plan import Plan
-    from archipelago.study.released import Ledger
+    from archipelago.study.analysing.costs import Bill
+    from archipelago.study.analysing.released import Ledger
+    from archipelago.study.planning.plan import Plan
 
 __all__ = [
     "bill_lines",

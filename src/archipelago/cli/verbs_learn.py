@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from archipelago.cli.say import say
+from archipelago.cli.printing import say
 
 __all__ = ["bench", "cite", "data", "doctor", "parts"]
 
@@ -100,7 +100,7 @@ def bench(  # noqa: PLR0917
     from archipelago.core.errors import ConfigError
     from archipelago.core.seeds import Seed
     from archipelago.report.bench_figure import draw
-    from archipelago.study import bench as comparison
+    from archipelago.study.analysing import bench as comparison
 
     try:
         marks = tuple(int(mark) for mark in budgets.split(","))

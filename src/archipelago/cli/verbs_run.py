@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from archipelago.cli.say import say
+from archipelago.cli.printing import say
 
 if TYPE_CHECKING:
-    from archipelago.study.search import Study
+    from archipelago.study.running.search import Study
 
 __all__ = ["check", "demo", "new", "plan", "resume", "search"]
 
@@ -32,7 +32,7 @@ def demo(
     """Search, train, test and export on handwritten digits of 20 clients: three minutes."""
     _warm()
     from archipelago.config.load import loads, preset
-    from archipelago.study.search import search as start
+    from archipelago.study.running.search import search as start
 
     run = loads(preset("digits"), settings or (), source="the preset digits")
     _follow(start(run, out), as_json)
@@ -101,7 +101,7 @@ def _drafted(
     from archipelago.cli.show import inspection_lines, traffic_line
     from archipelago.core.errors import ConfigError
     from archipelago.data.sources.locate import locate
-    from archipelago.study.draft import draft
+    from archipelago.study.planning.draft import draft
 
     if file.exists():
         fix = "name another file: archipelago new --data SILOS --label COLUMN FILE"
@@ -136,7 +136,7 @@ def check(file: _File, settings: _Set = None) -> None:
     from archipelago.config.load import load
 
     run = load(file, settings or ())
-    from archipelago.study.plan import plan as estimate
+    from archipelago.study.planning.plan import plan as estimate
 
     found = estimate(run)
     say(f"{file}: no fault found; {found.clients} clients, {found.rows} train rows")
@@ -160,7 +160,7 @@ def plan(file: _File, settings: _Set = None, as_json: _Json = False) -> None:
     from archipelago.config.load import load
 
     run = load(file, settings or ())
-    from archipelago.study.plan import plan as estimate
+    from archipelago.study.planning.plan import plan as estimate
 
     found = estimate(run)
     if as_json:
@@ -202,7 +202,7 @@ def search(  # noqa: PLR0917 - typer's way to declare options
             fix = "archipelago search --continue DIR --trials +20"
             raise ConfigError("a continued run keeps its own settings", where="search", fix=fix)
         _warm()
-        from archipelago.study.extend import extend
+        from archipelago.study.running.extend import extend
 
         _follow(extend(finished, _more(trials)), as_json)
         return
@@ -216,7 +216,7 @@ def search(  # noqa: PLR0917 - typer's way to declare options
     from archipelago.config.load import load
 
     run = load(file, settings or ())
-    from archipelago.study.search import search as start
+    from archipelago.study.running.search import search as start
 
     _follow(start(run, out, profile=profile), as_json)
 
@@ -251,7 +251,7 @@ def resume(
 ) -> None:
     """Go on with a stopped or killed run, to the same result."""
     _warm()
-    from archipelago.study.search import resume as again
+    from archipelago.study.running.search import resume as again
 
     study = again(directory, previous=previous, settings=settings or (), profile=profile)
     _follow(study, as_json)

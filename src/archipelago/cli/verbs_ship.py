@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from archipelago.cli.say import say
+from archipelago.cli.printing import say
 
 if TYPE_CHECKING:
-    from archipelago.study.search import Event
+    from archipelago.study.running.search import Event
 
 __all__ = ["compare", "cost", "export", "predict", "released", "report", "reproduce", "runs"]
 
@@ -20,7 +20,7 @@ def report(directory: _Run) -> None:
     """Write a run's report again; a run that is not finished shows what it has."""
     from archipelago.journal.journal import Journal
     from archipelago.report.html import render
-    from archipelago.study.gather import gather
+    from archipelago.study.analysing.gather import gather
 
     with Journal.open(directory, write=False) as journal:
         path = journal.write_text("report.html", render(gather(journal)))
@@ -37,7 +37,7 @@ def cost(
     """Print what a run cost its clients: sums over its meter, per client total, mean and most."""
     from archipelago.core.device import device as known
     from archipelago.journal.journal import Journal
-    from archipelago.study.costs import bills
+    from archipelago.study.analysing.costs import bills
 
     profile = known(device)
     with Journal.open(directory, write=False) as journal:
@@ -59,7 +59,7 @@ def released(
 ) -> None:
     """List what left each silo of a run, how often and for what, and what was withheld."""
     from archipelago.journal.journal import Journal
-    from archipelago.study.released import ledger
+    from archipelago.study.analysing.released import ledger
 
     with Journal.open(directory, write=False) as journal:
         found = ledger(journal)
@@ -99,10 +99,10 @@ def export(  # noqa: PLR0917 - typer's way to declare options
     ] = False,
 ) -> None:
     """Write a network as ONNX: the tested one, or the best so far; or the one that you choose."""
-    from archipelago.cli.amounts import bound
+    from archipelago.cli.quantities import bound
     from archipelago.core.errors import ConfigError
-    from archipelago.study.export import export as write
-    from archipelago.study.export import export_front
+    from archipelago.study.running.export import export as write
+    from archipelago.study.running.export import export_front
 
     ways = {"--number": number is not None, "--max-macs or --max-bytes": max_macs or max_bytes}
     if sum(bool(way) for way in (*ways.values(), front)) > 1:
@@ -151,7 +151,7 @@ def compare(
 ) -> None:
     """Set runs side by side: test scores over seeds, paired differences, and what each cost."""
     from archipelago.report.comparison import lines, render
-    from archipelago.study.compare import compare as set_side_by_side
+    from archipelago.study.analysing.compare import compare as set_side_by_side
 
     found = set_side_by_side(directories)
     say("\n".join(lines(found)))
@@ -168,8 +168,8 @@ def reproduce(
 ) -> None:
     """Run a finished run again from its journal, and say whether the bits agree."""
     from archipelago.cli.watch import INTERRUPTED, follow
-    from archipelago.study.reproduce import Verdict
-    from archipelago.study.reproduce import reproduce as again
+    from archipelago.study.running.reproduce import Verdict
+    from archipelago.study.running.reproduce import reproduce as again
 
     found: list[Verdict] = []
 

@@ -20,8 +20,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from archipelago.cli.board import Board, amount, clock, line, metric
-from archipelago.cli.ending import ENDS
+from archipelago.cli.progress import Progress, amount, clock, line, metric
+from archipelago.cli.signals import ENDS
 
 __all__ = ["INTERRUPTED", "follow", "panel"]
 
@@ -63,52 +63,52 @@ def follow(events: Iterable[Happening], stop: Callable[[], None], *, as_json: bo
     return status
 
 
-def panel(board: Board) -> Panel:
+def panel(progress: Progress) -> Panel:
     """Draw the state of a run."""
     table = Table.grid(padding=(0, 2))
-    for name, value in _facts(board):
+    for name, value in _facts(progress):
         table.add_row(Text(name, style="dim"), Text(value))
     rows: list[Any] = [table]
-    if board.share is not None:
+    if progress.share is not None:
         # A bar ends no line by itself; a row of a grid does.
         bar = Table.grid()
-        bar.add_row(ProgressBar(total=1.0, completed=board.share, width=48))
+        bar.add_row(ProgressBar(total=1.0, completed=progress.share, width=48))
         rows.append(bar)
-    if board.lines:
-        rows.append(Text("\n".join(board.lines), style="dim"))
+    if progress.lines:
+        rows.append(Text("\n".join(progress.lines), style="dim"))
     return Panel(Group(*rows), title="archipelago", title_align="left", width=78)
 
 
-def _facts(board: Board) -> Iterator[tuple[str, str]]:
-    yield "phase", board.phase
-    if board.rounds:
-        generation = f", generation {board.generation}" if board.phase == "search" else ""
-        yield "round", f"{board.round} of {board.rounds}{generation}"
-    if board.best is not None:
-        number = f" (#{board.best_number})" if board.best_number is not None else ""
-        yield "best so far", f"{metric(board.direction * board.best)}{number}"
-    if board.trials:
-        lost = f", {board.dropped} dropped, {board.failed} failed"
-        yield "candidates", f"{board.done} of {board.trials}{lost}"
-    yield "branches alive", str(board.branches)
-    yield "clients", str(board.clients)
-    yield "bytes", amount(board.bytes, "B")
-    left = f", about {clock(board.left)} left in this phase" if board.left is not None else ""
-    yield "time", f"{clock(board.now)}{left}"
+def _facts(progress: Progress) -> Iterator[tuple[str, str]]:
+    yield "phase", progress.phase
+    if progress.rounds:
+        generation = f", generation {progress.generation}" if progress.phase == "search" else ""
+        yield "round", f"{progress.round} of {progress.rounds}{generation}"
+    if progress.best is not None:
+        number = f" (#{progress.best_number})" if progress.best_number is not None else ""
+        yield "best so far", f"{metric(progress.direction * progress.best)}{number}"
+    if progress.trials:
+        lost = f", {progress.dropped} dropped, {progress.failed} failed"
+        yield "candidates", f"{progress.done} of {progress.trials}{lost}"
+    yield "branches alive", str(progress.branches)
+    yield "clients", str(progress.clients)
+    yield "bytes", amount(progress.bytes, "B")
+    left = f", about {clock(progress.left)} left in this phase" if progress.left is not None else ""
+    yield "time", f"{clock(progress.now)}{left}"
 
 
 @contextmanager
 def _panelled(console: Console) -> Iterator[Callable[[str, Mapping[str, Any]], None]]:
-    board, start = Board(), time.monotonic()
+    progress, start = Progress(), time.monotonic()
     last: list[str] = []
 
     def tell(kind: str, data: Mapping[str, Any]) -> None:
-        board.update(kind, data, time.monotonic() - start)
+        progress.update(kind, data, time.monotonic() - start)
         if kind in ("tested", "reference", "exported", "report", "stopped", "finished"):
             last.append(line(kind, data) or "")
-        live.update(panel(board))
+        live.update(panel(progress))
 
-    with Live(panel(board), console=console, refresh_per_second=4, transient=True) as live:
+    with Live(panel(progress), console=console, refresh_per_second=4, transient=True) as live:
         yield tell
     for said in last:
         console.print(said)

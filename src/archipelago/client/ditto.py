@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from archipelago.client.keeping import Terms
-from archipelago.client.paths import Path
+from archipelago.client.agreement import Agreement
+from archipelago.client.kernels import Kernel
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least, between
 from archipelago.core.tree import Layout
@@ -56,23 +56,23 @@ class Ditto:
         """Passes over the local rows in a round, for the shared model."""
         return self.local.epochs
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
+    def chosen(self, graph: Graph | None, task: Any) -> Kernel:
         """Return how the shared model is computed; the client's own is pulled, one at a time."""
         self.local.chosen(graph, task, alone=False)
         return self.local.chosen(graph, task)
 
-    def terms(self, layout: Layout) -> Terms:
+    def agreement(self, layout: Layout) -> Agreement:
         """Return that a visit trains two models, and that one is the client's own."""
         del layout
         own = self.epochs_own or self.local.epochs
-        return Terms(passes=1 + own / self.local.epochs, personal=True)
+        return Agreement(passes=1 + own / self.local.epochs, personal=True)
 
     def initial(self, flat: Tensor, layout: Layout) -> Tensor:
         """Return the shared model as it is at the client's first visit."""
         del layout
         return flat
 
-    def own(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
+    def personal(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
         """Return the client's own model."""
         del flat, layout
         return kept

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from archipelago.client.keeping import Terms
-from archipelago.client.paths import Path
+from archipelago.client.agreement import Agreement
+from archipelago.client.kernels import Kernel
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.checks import at_least
 from archipelago.core.tree import Layout
@@ -44,20 +44,20 @@ class FedPer:
         """Passes over the local rows in a round."""
         return self.local.epochs
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
+    def chosen(self, graph: Graph | None, task: Any) -> Kernel:
         """Return how a network is computed, as its local training does."""
         return self.local.chosen(graph, task)
 
-    def terms(self, layout: Layout) -> Terms:
+    def agreement(self, layout: Layout) -> Agreement:
         """Return that the body travels, and that clients have models of their own."""
         body, _ = self._parts(layout)
-        return Terms(body=body, personal=self.layers > 0)
+        return Agreement(body=body, personal=self.layers > 0)
 
     def initial(self, flat: Tensor, layout: Layout) -> Tensor:
         """Return the head as it was initialised: everybody starts from the same."""
         return _joined(flat, self._parts(layout)[1])
 
-    def own(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
+    def personal(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
         """Return the body, as it travelled, with the client's head."""
         body, head = self._parts(layout)
         whole = torch.empty(layout.size)

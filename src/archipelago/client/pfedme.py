@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from archipelago.client.keeping import Terms
-from archipelago.client.paths import Path
+from archipelago.client.agreement import Agreement
+from archipelago.client.kernels import Kernel
 from archipelago.client.training import Assignment, Fitted, LocalTraining, batches
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import IncompatibleParts
@@ -77,22 +77,22 @@ class PFedMe:
         """Passes over the local rows in a round, each of `steps` inner steps a batch."""
         return self.local.epochs
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
+    def chosen(self, graph: Graph | None, task: Any) -> Kernel:
         """Return how a network is computed: inner steps of its own, in the plain loop."""
         del graph, task
-        return Path("flat", "inner steps on each batch")
+        return Kernel("flat", "inner steps on each batch")
 
-    def terms(self, layout: Layout) -> Terms:
+    def agreement(self, layout: Layout) -> Agreement:
         """Return that a pass costs `steps`, and that clients have models of their own."""
         del layout
-        return Terms(passes=self.steps, personal=True)
+        return Agreement(passes=self.steps, personal=True)
 
     def initial(self, flat: Tensor, layout: Layout) -> Tensor:
         """Return the shared model as it is at the client's first visit."""
         del layout
         return flat
 
-    def own(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
+    def personal(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
         """Return the client's own model."""
         del flat, layout
         return kept

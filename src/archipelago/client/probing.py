@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from archipelago.client.workplace import Bench
+from archipelago.client.worker import Worker
 from archipelago.core.seeds import Seed
 from archipelago.nn.proxies import proxy
 from archipelago.wire.frame import pack, unpack
@@ -39,14 +39,14 @@ class Probe:
     batch: int
     seed: Seed
 
-    def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
+    def __call__(self, worker: Worker, memory: Any) -> Sequence[Any]:
         """Judge in the worker; the reply is one number a proxy."""
-        model = context.model(unpack(memory.view(self.handle)))
-        x, y = context.rows(self.client, "train")
+        model = worker.model(unpack(memory.view(self.handle)))
+        x, y = worker.rows(self.client, "train")
         if len(y) > self.batch:
             drawn = np.sort(self.seed.numpy().permutation(len(y))[: self.batch])
             x, y = x[torch.from_numpy(drawn)], y[torch.from_numpy(drawn)]
-        loss = context.place.task.loss
+        loss = worker.context.task.loss
         values = [proxy(name, model.module, x, y, loss) for name in self.proxies]
         fields = {
             "client": self.client,

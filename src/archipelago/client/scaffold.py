@@ -6,8 +6,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from archipelago.client.keeping import Terms
-from archipelago.client.paths import Path
+from archipelago.client.agreement import Agreement
+from archipelago.client.kernels import Kernel
 from archipelago.client.training import Assignment, Fitted, LocalTraining
 from archipelago.core.errors import IncompatibleParts
 from archipelago.core.tree import Layout
@@ -53,20 +53,20 @@ class Scaffold:
         """Passes over the local rows in a round."""
         return self.local.epochs
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
+    def chosen(self, graph: Graph | None, task: Any) -> Kernel:
         """Return how a network is computed: the correction rules blocks of clients out."""
         return self.local.chosen(graph, task, alone=False)
 
-    def terms(self, layout: Layout) -> Terms:
+    def agreement(self, layout: Layout) -> Agreement:
         """Return that a control variate travels both ways."""
-        return Terms(extras={"control": _size(layout)})
+        return Agreement(extras={"control": _size(layout)})
 
     def initial(self, flat: Tensor, layout: Layout) -> Tensor:
         """Return zero: no correction."""
         del flat
         return torch.zeros(_size(layout))
 
-    def own(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
+    def personal(self, flat: Tensor, layout: Layout, kept: Tensor) -> Tensor:
         """Return the server's model: clients have none of their own."""
         del layout, kept
         return flat

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from archipelago.aggregate.mean import WeightedMean
+from archipelago.client.agreement import agreement_of
 from archipelago.client.block import Held, Rows
-from archipelago.client.keeping import terms_of
 from archipelago.client.training import Assignment, Block, Fitted, LocalTraining, Training
-from archipelago.client.workplace import Bench, vector
+from archipelago.client.worker import Worker, vector
 from archipelago.core.buffers import join
 from archipelago.core.failure import kind_of, reason_of
 from archipelago.core.seeds import Seed
@@ -58,25 +58,25 @@ class Fit:
     augment: Augment = Augment()
     view: str = ""
 
-    def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
+    def __call__(self, worker: Worker, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
         frame = unpack(memory.view(self.handle))
         own, more = None, {}
         if self.kept is not None:
             own = _Own(self.training, self.kept)
-        model = context.model(frame, own)
-        terms = terms_of(self.training, model.layout)
+        model = worker.model(frame, own)
+        agreement = agreement_of(self.training, model.layout)
         if own is not None:
-            further = {name: vector(frame, index) for index, name in enumerate(terms.extras, 1)}
+            further = {name: vector(frame, index) for index, name in enumerate(agreement.extras, 1)}
             more = {"kept": own.tensor(), "extras": further}
-        x, y = _rows(self, self.client, context)
+        x, y = _rows(self, self.client, worker)
         # The server's model, as it lies in shared memory: no copy where all of it travelled.
         whole = own is None and model.flat.device.type == "cpu"
         before = frame.arrays[0] if whole else model.flat.clone()
-        task = context.place.task
+        task = worker.context.task
 
         def validate() -> float:
-            inputs, targets = context.rows(self.client, "validation", self.view)
+            inputs, targets = worker.rows(self.client, "validation", self.view)
             model.eval()
             with torch.no_grad():
                 return task.loss(model(inputs), targets).item()
@@ -93,11 +93,11 @@ class Fit:
         with _stream(self.seed.child("dropout"), model.flat.device):
             done = self.training.fit(model, task, asked)
         if isinstance(before, Tensor):
-            delta = terms.select((model.flat - before).detach()).cpu().numpy()
+            delta = agreement.select((model.flat - before).detach()).cpu().numpy()
         else:
             # In place: the bench loads the model anew for its next task.
             delta = np.subtract(model.flat.numpy(), before, out=model.flat.numpy())
-        arrays = [delta, *(done.extras[name].cpu().numpy() for name in terms.extras)]
+        arrays = [delta, *(done.extras[name].cpu().numpy() for name in agreement.extras)]
         reply = pack("update", _told(self, self.client, len(y), done), arrays)
         if done.kept is None or not len(done.kept):
             return reply
@@ -141,32 +141,32 @@ class FitBlock:
     view: str = ""
     aggregator: WeightedMean | None = None
 
-    def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
+    def __call__(self, worker: Worker, memory: Any) -> Sequence[Any]:
         """Train in the worker."""
         try:
-            return bundle(self._together(context, memory))
+            return bundle(self._together(worker, memory))
         except Exception as error:  # one client's fault is not its neighbours': each alone
             if kind_of(error) == "machine":
                 raise
             return bundle(
-                [self._alone(place, context, memory) for place in range(len(self.clients))]
+                [self._alone(place, worker, memory) for place in range(len(self.clients))]
             )
 
-    def _together(self, context: Bench, memory: Any) -> list[Sequence[Any]]:
+    def _together(self, worker: Worker, memory: Any) -> list[Sequence[Any]]:
         frame = unpack(memory.view(self.handle))
-        model = context.model(frame)
+        model = worker.model(frame)
         seeds = [self.seed.child(client) for client in self.clients]
         if self.augment.parts:
             pairs = zip(self.clients, seeds, strict=True)
-            rows: Rows = Held([_rows(self, client, context, seed) for client, seed in pairs])
+            rows: Rows = Held([_rows(self, client, worker, seed) for client, seed in pairs])
         else:
-            rows = context.several(self.clients, self.view)
+            rows = worker.several(self.clients, self.view)
         asked = Block(rows=rows, seeds=seeds, epochs=self.epochs, progress=self.progress)
         before = model.layout.views(model.flat)
         leaves = {
             name: leaf.expand(len(seeds), *leaf.shape).clone() for name, leaf in before.items()
         }
-        done = self.training.fit_block(model, context.place.task, leaves, asked)
+        done = self.training.fit_block(model, worker.context.task, leaves, asked)
         # Before they are summed: what a client does not change adds exactly nothing.
         deltas = [leaf.sub_(before[name]).flatten(1) for name, leaf in leaves.items()]
         sound = all(rows.counts) and all(isfinite(fitted.loss) for fitted in done)
@@ -203,7 +203,7 @@ class FitBlock:
             "bytes": packed("update", one, numbers, [total]),
         }
 
-    def _alone(self, place: int, context: Bench, memory: Any) -> Sequence[Any] | str:
+    def _alone(self, place: int, worker: Worker, memory: Any) -> Sequence[Any] | str:
         fit = Fit(
             client=self.clients[place],
             branch=self.branch,
@@ -218,7 +218,7 @@ class FitBlock:
             view=self.view,
         )
         try:
-            return [join(fit(context, memory))]  # the next one uses the same model's memory
+            return [join(fit(worker, memory))]  # the next one uses the same model's memory
         except Exception as error:  # a failed visit is a value with a reason
             if kind_of(error) == "machine":
                 raise
@@ -253,17 +253,17 @@ class Evaluate:
     most: int = 0
     view: str = ""
 
-    def __call__(self, context: Bench, memory: Any) -> Sequence[Any]:
+    def __call__(self, worker: Worker, memory: Any) -> Sequence[Any]:
         """Score in the worker."""
         own = None if self.kept is None else _Own(self.training, self.kept, always=True)
-        model = context.model(unpack(memory.view(self.handle)), own)
-        x, y = context.rows(self.client, self.split, self.view)
+        model = worker.model(unpack(memory.view(self.handle)), own)
+        x, y = worker.rows(self.client, self.split, self.view)
         if 0 < self.most < len(y):
             some = torch.linspace(0, len(y) - 1, self.most).long()
             x, y = x[some], y[some]
         model.eval()
         with torch.no_grad():
-            vector = context.place.task.statistics(model(x), y)
+            vector = worker.context.task.statistics(model(x), y)
         fields = {
             "client": self.client,
             "branch": self.branch,
@@ -291,14 +291,14 @@ def _stream(seed: Seed, device: torch.device) -> Iterator[None]:
 
 
 def _rows(
-    fit: Fit | FitBlock, client: int, context: Bench, seed: Seed | None = None
+    fit: Fit | FitBlock, client: int, worker: Worker, seed: Seed | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return what a visit learns from: its train rows, augmented by the visit's own stream."""
-    x, y = context.rows(client, "train", fit.view)
+    x, y = worker.rows(client, "train", fit.view)
     if not fit.augment.parts:
         return x, y
     stream = (seed or fit.seed).child("augment")
-    return fit.augment.apply(x, y, stream, context.place.task.outputs)
+    return fit.augment.apply(x, y, stream, worker.context.task.outputs)
 
 
 def _told(asked: Fit | FitBlock, client: int, examples: int, done: Fitted) -> dict[str, Any]:
@@ -332,4 +332,4 @@ class _Own:
     def __call__(self, flat: Tensor, layout: Layout) -> Tensor:
         if len(flat) == layout.size and not self.always:
             return flat
-        return self.training.own(flat, layout, self.tensor())
+        return self.training.personal(flat, layout, self.tensor())

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from archipelago.client.block import Held, Leaves, Rows, Schedule, descend
 from archipelago.client.dense import dense
-from archipelago.client.paths import Path, choose
+from archipelago.client.kernels import Kernel, choose
 from archipelago.client.stacked import stacked
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
@@ -28,7 +28,7 @@ __all__ = [
     "Training",
     "batches",
     "effort",
-    "path_of",
+    "kernel_of",
     "tuned",
 ]
 
@@ -137,7 +137,7 @@ class LocalTraining:
         proximal: FedProx's mu: pulls towards the server's weights.
         clip: largest L2 norm of a gradient; 0 never clips.
         patience: stop after so many epochs without a better local validation loss; 0 never stops.
-        path: how it is computed, see `client/paths.py`; paths differ in the last bits only.
+        path: how it is computed, see `client/kernels.py`; paths differ in the last bits only.
 
     References:
         McMahan et al. 2017, arXiv:1602.05629, algorithm 1; Li et al. 2020, arXiv:1812.06127,
@@ -206,8 +206,8 @@ class LocalTraining:
         """Return the learning rate of a round, given the share of rounds already done."""
         return self.learning_rate * _fall(self.schedule, progress)
 
-    def chosen(self, graph: Graph | None, task: Any, *, alone: bool = True) -> Path:
-        """Return how a network is trained, and why; see `client/paths.py`.
+    def chosen(self, graph: Graph | None, task: Any, *, alone: bool = True) -> Kernel:
+        """Return how a network is trained, and why; see `client/kernels.py`.
 
         Args:
             graph: the network; None where it was not built from one.
@@ -229,7 +229,7 @@ class LocalTraining:
         assert graph is not None  # noqa: S101 - `choose` lets no other network come here
 
         def permutation(place: int, epoch: int) -> np.ndarray:
-            return block.seeds[place].child("epoch", epoch).brief().permutation(counts[place])
+            return block.seeds[place].child("epoch", epoch).scratch().permutation(counts[place])
 
         begin = (
             dense(graph, task, rate)
@@ -334,10 +334,10 @@ class FedSgd:
         """One pass, always."""
         return 1
 
-    def chosen(self, graph: Graph | None, task: Any) -> Path:
+    def chosen(self, graph: Graph | None, task: Any) -> Kernel:
         """Return how a network is trained: one gradient, by the plain loop."""
         del graph, task
-        return Path("flat", "one gradient over all rows")
+        return Kernel("flat", "one gradient over all rows")
 
     def fit(self, model: Model, task: Any, asked: Assignment) -> Fitted:
         """Take one step in place; of `asked`, only the rows play a part."""
@@ -350,7 +350,7 @@ class FedSgd:
         return Fitted(steps=1, examples=asked.examples, loss=loss.item())
 
 
-def path_of(training: Training, graph: Graph | None, task: Any) -> Path:
+def kernel_of(training: Training, graph: Graph | None, task: Any) -> Kernel:
     """Return how a network is computed, and why: what `training.chosen` says, if it has that.
 
     Raises:
@@ -359,7 +359,7 @@ def path_of(training: Training, graph: Graph | None, task: Any) -> Path:
     known: Any = training
     if hasattr(known, "chosen"):
         return known.chosen(graph, task)
-    return Path("flat", "as its way of training has it")
+    return Kernel("flat", "as its way of training has it")
 
 
 def tuned(training: Training, settings: Mapping[str, Value]) -> Training:
@@ -415,7 +415,7 @@ def batches(count: int, batch: int, seed: Seed) -> Iterator[Tensor | None]:
     if batch == 0 or batch >= count:
         yield None
         return
-    order = torch.from_numpy(seed.brief().permutation(count))
+    order = torch.from_numpy(seed.scratch().permutation(count))
     yield from order.split(batch)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from archipelago.core.display import clipped, shown
 from archipelago.core.errors import ArchipelagoError, ConfigFaults, did_you_mean
-from archipelago.core.shown import clipped, shown
 
 __all__ = ["of_error", "of_validation", "sentence"]
 

@@ -16,7 +16,7 @@ from archipelago.config.run import SETTINGS, Run
 from archipelago.config.tables import from_table, to_table
 from archipelago.config.toml import write
 from archipelago.core.errors import ArchipelagoError, ConfigError, ConfigFaults, did_you_mean
-from archipelago.core.reading import TooLong, read_small
+from archipelago.core.small_files import TooLong, read_small
 from archipelago.space.constraints import parse
 
 __all__ = ["described", "dumps", "load", "loads", "preset", "presets"]

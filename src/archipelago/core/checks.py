@@ -3,8 +3,8 @@
 from collections.abc import Collection
 from math import isfinite
 
+from archipelago.core.display import printable
 from archipelago.core.errors import ConfigError, did_you_mean
-from archipelago.core.shown import printable
 
 __all__ = ["at_least", "between", "file_name", "one_of"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from archipelago.core.checks import between
 from archipelago.core.errors import ConfigError, did_you_mean
-from archipelago.core.reading import parsed_json, read_small
-from archipelago.core.typed import built
+from archipelago.core.small_files import parsed_json, read_small
+from archipelago.core.typed_fields import built
 
 __all__ = ["DEVICES", "Device", "device"]
 

@@ -16,7 +16,7 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from archipelago.core.shown import clipped, listed, shown
+from archipelago.core.display import clipped, listed, shown
 
 __all__ = [
     "ArchipelagoError",

@@ -45,7 +45,7 @@ class Seed:
         """Return a fresh counter-based NumPy generator (Philox)."""
         return np.random.Generator(np.random.Philox(key=self.value()))
 
-    def brief(self) -> np.random.Generator:
+    def scratch(self) -> np.random.Generator:
         """Return `numpy()` in a quarter of its time, good until this thread asks for another."""
         return _AGAIN.at(self.value())
 

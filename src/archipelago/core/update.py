@@ -32,7 +32,7 @@ class Update:
     extras: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
     length: float = 0.0
 
-    def own(self) -> "Update":
+    def copied(self) -> "Update":
         """Return it with tensors of its own: those of a reply lie where the next one arrives."""
         extras = {name: tensor.clone() for name, tensor in self.extras.items()}
         return replace(self, delta=self.delta.clone(), extras=extras)

@@ -8,7 +8,7 @@ from archipelago.core.errors import DataError
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
-from archipelago.data.prepare import own_unread
+from archipelago.data.prepare import owned_unread
 from archipelago.data.raw import Raw
 from archipelago.data.split import Split
 from archipelago.data.statistics import Clients
@@ -56,7 +56,7 @@ def decide(
         DataError: the label is missing everywhere, one value only, or a number at some silos and
             text at others; silos are named.
     """
-    owned = own_unread(raw, partition, split, seed, floor=floor)
+    owned = owned_unread(raw, partition, split, seed, floor=floor)
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])
     answers = clients.ask({"ask": "label", "separators": list(_SEPARATORS)})
     task, why = _task([(silo, seen) for silo, seen in answers if seen["present"]], raw.target)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from archipelago.core.aside import private
+from archipelago.core.atomic import private
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
@@ -122,7 +122,7 @@ class _Members:
 
     def draw(self, client: int, split: str, count: int, among: int) -> np.ndarray:
         """Return which of `among` rows of its home are the client's `count`, ascending."""
-        rng = self._seed.child("rows", client, split).brief()
+        rng = self._seed.child("rows", client, split).scratch()
         return np.sort(rng.integers(0, among, count))
 
     def checked(self, kept: np.ndarray, train: np.ndarray) -> np.ndarray:

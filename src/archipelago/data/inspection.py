@@ -8,7 +8,7 @@ from archipelago.core.seeds import Seed
 from archipelago.data.labels import targets_of, untold_targets
 from archipelago.data.partition import Classes, Dirichlet, Iid, Natural, Quantity
 from archipelago.data.preparation import Column
-from archipelago.data.prepare import Source, agreed_classes, floor_of, own, unnamed
+from archipelago.data.prepare import Source, agreed_classes, floor_of, owned_by_clients, unnamed
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.quality import Finding, judge
 from archipelago.data.releases import Withheld, withheld_lines
@@ -82,7 +82,7 @@ def inspect(
     how = preprocess or Preprocess()
     floor = floor_of(source, how)
     exact = how.label_counts
-    owned = own(
+    owned = owned_by_clients(
         source.load(), partition, split, task, seed, windows=windows, floor=floor, exact=exact
     )
     clients = Clients(owned.local, [c for c in range(len(owned.names)) if c not in owned.held])

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 
 from archipelago.core.errors import ArchipelagoError, ConfigError, DataError
-from archipelago.core.reading import parsed_json
-from archipelago.core.typed import built
+from archipelago.core.small_files import parsed_json
+from archipelago.core.typed_fields import built
 from archipelago.data.columns import Kind, categories, is_missing, numbers
 from archipelago.data.raw import Modality
 from archipelago.data.spelling import fold

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from archipelago.core.aside import private
+from archipelago.core.atomic import private
 from archipelago.core.errors import ConfigError, DataError, IncompatibleParts, did_you_mean
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
@@ -54,8 +54,8 @@ __all__ = [
     "Summary",
     "agreed_classes",
     "floor_of",
-    "own",
-    "own_unread",
+    "owned_by_clients",
+    "owned_unread",
     "prepare",
     "unnamed",
 ]
@@ -289,7 +289,7 @@ def prepare(
     """
     scaled, home = preprocess or Preprocess(), Path(directory)
     floor = floor_of(source, scaled)
-    owned = own(
+    owned = owned_by_clients(
         source.load(),
         partition,
         split,
@@ -421,7 +421,7 @@ def _check_units(preprocess: Preprocess, preparation: Preparation, label: str) -
             )
 
 
-def own(
+def owned_by_clients(
     raw: Raw,
     partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,
@@ -455,7 +455,7 @@ def own(
     return owned.cut(windows)
 
 
-def own_unread(
+def owned_unread(
     raw: Raw,
     partition: Iid | Dirichlet | Classes | Quantity | Natural | Fleet,
     split: Split,

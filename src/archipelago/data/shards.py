@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archipelago.core.aside import private, private_folder
+from archipelago.core.atomic import private, private_folder
 from archipelago.core.errors import ArchipelagoError, DataError
 from archipelago.data.key import TestKey
 from archipelago.data.raw import Modality

@@ -19,9 +19,9 @@ import numpy as np
 from archipelago.core.buffers import join, length
 from archipelago.core.errors import ArchipelagoError, DataError, UpdateRefused
 from archipelago.core.meter import MeterRow
+from archipelago.data.answer_checks import Unread, read
 from archipelago.data.answers import HISTOGRAM, LocalRows, answer
 from archipelago.data.columns import Kind
-from archipelago.data.heard import Unread, read
 from archipelago.data.preparation import Column
 from archipelago.data.preprocess import Preprocess
 from archipelago.data.releases import Withheld

@@ -13,7 +13,7 @@ import numpy as np
 
 from archipelago.core.checks import one_of
 from archipelago.core.errors import ConfigError, did_you_mean
-from archipelago.core.typed import built
+from archipelago.core.typed_fields import built
 from archipelago.data.coverage import Cover, Truth, of_classes, of_labels
 from archipelago.data.scores import BINS, auroc, average_precision, counts_of, of_confusion
 

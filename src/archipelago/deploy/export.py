@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from archipelago.core.aside import aside
+from archipelago.core.atomic import atomic_file
 from archipelago.core.errors import ConfigError, RunFailed
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Value
@@ -210,7 +210,7 @@ def _write(
     helper.set_model_props(proto, {KEY: manifest.to_json()})
     onnx.checker.check_model(proto, full_check=True)
     try:
-        with aside(path) as draft:
+        with atomic_file(path) as draft:
             draft.file.write(proto.SerializeToString())
             draft.file.flush()
             session, model = Session.open(draft.path), trained()

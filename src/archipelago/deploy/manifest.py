@@ -9,7 +9,7 @@ from math import isfinite
 from typing import Any
 
 from archipelago.core.errors import ArchipelagoError, ConfigError, DataError, did_you_mean
-from archipelago.core.reading import parsed_json
+from archipelago.core.small_files import parsed_json
 from archipelago.core.trial import Value
 from archipelago.data.preparation import Preparation
 from archipelago.data.tasks import (

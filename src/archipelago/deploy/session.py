@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from archipelago.core.errors import DataError
-from archipelago.core.reading import read_small
+from archipelago.core.small_files import read_small
+from archipelago.deploy.external_data import refuse_external
 from archipelago.deploy.manifest import KEY, Manifest
-from archipelago.deploy.whole import refuse_external
 
 __all__ = ["INPUT", "LOGITS", "SCORES", "Session", "prepared"]
 

@@ -1,6 +1,6 @@
 """Loop one: ask, step, commit, tell.
 
-A stage is one search: strategy, estimator and arena. Its position is a frozen value that is
+A stage is one search: strategy, estimator and context. Its position is a frozen value that is
 committed after every round, and handing it back in continues from there to the same bits. The
 search itself, final training and every reference line are stages.
 """
@@ -12,15 +12,15 @@ from typing import Any
 
 from torch import Tensor
 
-from archipelago.client.keeping import terms_of
+from archipelago.client.agreement import agreement_of
 from archipelago.client.training import tuned
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.driver.budget import Budget
 from archipelago.driver.front import Kept, pareto
 from archipelago.driver.record import Recorder
-from archipelago.estimate.arena import Arena, Estimator, Step
-from archipelago.federation.branch import Heat
+from archipelago.estimate.context import Estimator, EvaluationContext, Step
+from archipelago.federation.branch import Generation
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
 from archipelago.strategy.base import Memory, Strategy, load, save
@@ -70,16 +70,16 @@ class Position:
 
     Attributes:
         strategy: the strategy's saved state; None before the first `ask`.
-        heat: the generation under way; None between two.
-        generation: of `heat`, or of the next one.
+        generation: the generation under way; None between two.
+        index: of that generation, or of the next one; counts up from 0.
         trials: proposals scored.
         champion: the best so far.
         front: candidates that nobody beats in score and costs, where the stage keeps them.
     """
 
     strategy: Any = None
-    heat: Heat | None = None
-    generation: int = 0
+    generation: Generation | None = None
+    index: int = 0
     trials: int = 0
     champion: Champion | None = None
     front: tuple[Kept, ...] = ()
@@ -89,8 +89,8 @@ class Position:
         """Return everything but the tensors."""
         return {
             "strategy": self.strategy,
-            "heat": self.heat.to_json() if self.heat else None,
-            "generation": self.generation,
+            "heat": self.generation.to_json() if self.generation else None,
+            "generation": self.index,
             "trials": self.trials,
             "champion": self.champion.to_json() if self.champion else None,
             "front": [kept.to_json() for kept in self.front],
@@ -98,17 +98,17 @@ class Position:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the heat under way."""
-        return self.heat.tensors() if self.heat else {}
+        """Return the tensors of the generation under way."""
+        return self.generation.tensors() if self.generation else {}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Position":
         """Rebuild what `to_json` and `tensors` gave."""
-        heat, champion = data["heat"], data["champion"]
+        generation, champion = data["heat"], data["champion"]
         return cls(
             strategy=data["strategy"],
-            heat=Heat.from_json(heat, tensors) if heat else None,
-            generation=data["generation"],
+            generation=Generation.from_json(generation, tensors) if generation else None,
+            index=data["generation"],
             trials=data["trials"],
             champion=Champion.from_json(champion) if champion else None,
             front=tuple(Kept.from_json(kept) for kept in data["front"]),
@@ -125,7 +125,7 @@ class Stage:
         space: what is searched.
         strategy: proposes.
         estimator: scores.
-        arena: where candidates are compared.
+        context: where candidates are compared.
         budget: when it ends.
         seed: the strategy's stream.
         allowed: hard constraints, checked before anything is trained.
@@ -137,7 +137,7 @@ class Stage:
     space: Space
     strategy: Strategy
     estimator: Estimator
-    arena: Arena
+    context: EvaluationContext
     budget: Budget
     seed: Seed
     allowed: Callable[[Arch], bool] | None = None
@@ -149,7 +149,7 @@ def explore(
     stage: Stage,
     recorder: Recorder,
     position: Position,
-    state: Callable[[Position], Mapping[str, Any]],
+    whole: Callable[[Position], Mapping[str, Any]],
 ) -> Iterator[tuple[Position, Step]]:
     """Run a stage from `position` to its end, yielding after every round, its commit handed over.
 
@@ -157,67 +157,67 @@ def explore(
         stage: what to run.
         recorder: writes the journal; nobody below does.
         position: where it stands; `Position()` starts afresh.
-        state: wraps a position in the run's whole state, as it is to be committed.
+        whole: wraps a position in the run's whole state, as it is to be committed.
 
     Yields:
         The position after a round, and the step that led there. After the last round of a
-        generation the position has no heat.
+        generation the position has none under way.
     """
     while True:
-        if position.heat is None:
+        if position.generation is None:
             cost = recorder.journal.cost(stage.name)
             room = stage.budget.left(position.trials, cost)
-            asked = min(room, stage.estimator.width(len(stage.arena.clients)))
+            asked = min(room, stage.estimator.width(len(stage.context.clients)))
             if not asked:
                 return
-            mind = (
+            state = (
                 stage.strategy.init(stage.space, stage.seed)
                 if position.strategy is None
                 else load(stage.space, position.strategy)
             )
-            mind, proposals = stage.strategy.ask(mind, asked, stage.allowed)
+            state, proposals = stage.strategy.ask(state, asked, stage.allowed)
             if not proposals:
                 return
-            arena = _with_parents(stage, position, recorder)
-            heat = stage.estimator.start(proposals, position.generation, arena)
-            position = replace(position, strategy=save(mind), heat=heat)
-        heat = position.heat
-        assert heat is not None  # noqa: S101
-        for step in stage.estimator.run(heat, stage.arena):
-            position = replace(position, heat=step.heat)
-            if step.heat.outcomes:
+            context = _with_parents(stage, position, recorder)
+            generation = stage.estimator.start(proposals, position.index, context)
+            position = replace(position, strategy=save(state), generation=generation)
+        generation = position.generation
+        assert generation is not None  # noqa: S101
+        for step in stage.estimator.run(generation, stage.context):
+            position = replace(position, generation=step.generation)
+            if step.generation.outcomes:
                 before = position
-                position = _told(stage, recorder, position, step.heat)
+                position = _told(stage, recorder, position, step.generation)
                 pins = _pins(stage, before, position)
                 recorder.full(
                     "generation",
-                    state(position),
+                    whole(position),
                     step=step,
                     phase=stage.name,
-                    outcomes=step.heat.outcomes,
+                    outcomes=step.generation.outcomes,
                     pins=pins,
                 )
             else:
-                recorder.round(step, stage.name, partial(_standing, state, position))
+                recorder.round(step, stage.name, partial(_standing, whole, position))
             yield position, step
 
 
 def _standing(
-    state: Callable[[Position], Mapping[str, Any]], position: Position
+    whole: Callable[[Position], Mapping[str, Any]], position: Position
 ) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-    return state(position), position.tensors()
+    return whole(position), position.tensors()
 
 
-def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> Position:
-    mind = load(stage.space, position.strategy)
-    mind = stage.strategy.tell(mind, heat.outcomes)
+def _told(stage: Stage, recorder: Recorder, position: Position, generation: Generation) -> Position:
+    state = load(stage.space, position.strategy)
+    state = stage.strategy.tell(state, generation.outcomes)
     champion, best = position.champion, None
-    for outcome, branch in zip(heat.outcomes, heat.branches, strict=True):
+    for outcome, branch in zip(generation.outcomes, generation.branches, strict=True):
         if _better(outcome, champion):
             champion, best = Champion(outcome=outcome, graph=branch.graph, digest=""), branch
     if champion is not None and best is not None:
-        training = tuned(stage.arena.federation.training, best.settings)
-        own = best.kept if terms_of(training, best.graph.layout).personal else {}
+        training = tuned(stage.context.federation.training, best.settings)
+        own = best.kept if agreement_of(training, best.graph.layout).personal else {}
         champion = replace(
             champion,
             digest=recorder.put(best.flat),
@@ -225,20 +225,22 @@ def _told(stage: Stage, recorder: Recorder, position: Position, heat: Heat) -> P
         )
     return replace(
         position,
-        strategy=save(mind),
-        heat=None,
-        generation=heat.generation + 1,
-        trials=position.trials + len(heat.outcomes),
+        strategy=save(state),
+        generation=None,
+        index=generation.index + 1,
+        trials=position.trials + len(generation.outcomes),
         champion=champion,
-        front=_front(recorder, position.front, heat) if stage.choice else (),
-        kept=_kept(mind, recorder, position, heat) if stage.inherit else (),
+        front=_front(recorder, position.front, generation) if stage.choice else (),
+        kept=_kept(state, recorder, position, generation) if stage.inherit else (),
     )
 
 
-def _front(recorder: Recorder, before: tuple[Kept, ...], heat: Heat) -> tuple[Kept, ...]:
+def _front(
+    recorder: Recorder, before: tuple[Kept, ...], generation: Generation
+) -> tuple[Kept, ...]:
     known = {kept.outcome.number: kept for kept in before}
-    flats = {branch.number: branch.flat for branch in heat.branches}
-    rivals = (*(kept.outcome for kept in before), *heat.outcomes)
+    flats = {branch.number: branch.flat for branch in generation.branches}
+    rivals = (*(kept.outcome for kept in before), *generation.outcomes)
     return tuple(
         known.get(outcome.number)
         or Kept(outcome=outcome, digest=recorder.put(flats[outcome.number]))
@@ -258,28 +260,30 @@ def _pins(stage: Stage, before: Position, after: Position) -> dict[str, str | No
     return pins | {_pin(stage, one): one.digest for one in after.kept}
 
 
-def _kept(mind: Memory, recorder: Recorder, position: Position, heat: Heat) -> tuple[Champion, ...]:
+def _kept(
+    state: Memory, recorder: Recorder, position: Position, generation: Generation
+) -> tuple[Champion, ...]:
     """Return what the next proposals may inherit from: the rest is let go."""
-    parents = {proposal.parent for proposal in mind.asked}
+    parents = {proposal.parent for proposal in state.asked}
     old = [one for one in position.kept if one.outcome.number in parents]
     new = [
         Champion(outcome=outcome, graph=branch.graph, digest=recorder.put(branch.flat))
-        for outcome, branch in zip(heat.outcomes, heat.branches, strict=True)
+        for outcome, branch in zip(generation.outcomes, generation.branches, strict=True)
         if outcome.status == "done"
     ]
     return tuple(sorted((*old, *new), key=lambda one: one.outcome.number))
 
 
-def _with_parents(stage: Stage, position: Position, recorder: Recorder) -> Arena:
+def _with_parents(stage: Stage, position: Position, recorder: Recorder) -> EvaluationContext:
     if not position.kept:
-        return stage.arena
+        return stage.context
     kept = {one.outcome.number: one for one in position.kept}
 
     def parent(number: int) -> tuple[Graph, Tensor] | None:
         one = kept.get(number)
         return (one.graph, recorder.get(one.digest)) if one else None
 
-    return replace(stage.arena, parent=parent)
+    return replace(stage.context, parent=parent)
 
 
 def _pin(stage: Stage, one: Champion) -> str:

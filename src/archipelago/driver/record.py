@@ -10,7 +10,7 @@ from torch import Tensor
 
 from archipelago.core.clock import Clock
 from archipelago.core.trial import Outcome
-from archipelago.estimate.arena import Step
+from archipelago.estimate.context import Step
 from archipelago.journal.journal import Journal
 
 __all__ = ["Recorder"]
@@ -96,7 +96,7 @@ def _rows(step: Step, phase: str) -> dict[str, Any]:
         (branch, _round(step, branch), "train_loss", loss, phase)
         for branch, loss in step.losses.items()
     ]
-    for branch in step.heat.branches:
+    for branch in step.generation.branches:
         if branch.history and branch.history[-1][0] == branch.round:
             turn, loss, score = branch.history[-1]
             curves.append((branch.number, turn, "loss", loss, phase))
@@ -108,14 +108,14 @@ def _rows(step: Step, phase: str) -> dict[str, Any]:
         )
         for incident in step.incidents
     ]
-    for branch, path in step.paths.items():
-        about = {"phase": phase, "branch": branch, "path": path.name, "reason": path.reason}
+    for branch, kernel in step.kernels.items():
+        about = {"phase": phase, "branch": branch, "path": kernel.name, "reason": kernel.reason}
         events.append(("path", about))
     return {"meter": step.rows, "curves": _once(curves), "events": json.loads(json.dumps(events))}
 
 
 def _round(step: Step, number: int) -> int:
-    return next(branch.round for branch in step.heat.branches if branch.number == number)
+    return next(branch.round for branch in step.generation.branches if branch.number == number)
 
 
 def _once(points: list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ import tempfile
 from multiprocessing import forkserver
 from multiprocessing.process import current_process
 
-from archipelago.core.aside import Scratch
+from archipelago.core.atomic import Scratch
 
 __all__ = ["warm"]
 
@@ -19,7 +19,7 @@ PRELOAD = (
     "archipelago.engine.nursery",
     "archipelago.engine.worker",
     "archipelago.client.tasks",
-    "archipelago.client.workplace",
+    "archipelago.client.worker",
     "archipelago.data.shards",
 )
 """What it imports once, for all workers: names, so that nothing is imported here."""

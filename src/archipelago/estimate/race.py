@@ -12,8 +12,8 @@ from archipelago.core.errors import IncompatibleParts
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Proposal
-from archipelago.estimate.arena import (
-    Arena,
+from archipelago.estimate.context import (
+    EvaluationContext,
     Step,
     begin,
     joined,
@@ -23,7 +23,7 @@ from archipelago.estimate.arena import (
     share,
 )
 from archipelago.estimate.margin import behind, bound
-from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.rounds import (
     Federation,
     Round,
@@ -239,18 +239,20 @@ class Race:
             return None
         return bound(self.z, rivals, droppings, validators)
 
-    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+    def start(
+        self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
+    ) -> Generation:
         """Draw the groups; start every branch from scratch, or from its parent's weights."""
         warm = self._warm(proposals)
-        drawn = self._groups(proposals, generation, arena)
-        later = max(0, generation - bool(self.warm and self.inherit))
+        drawn = self._groups(proposals, index, context)
+        later = max(0, index - bool(self.warm and self.inherit))
         rounds = self.warm if warm else self.budget(later)
         return begin(
             proposals,
-            generation,
-            arena,
+            index,
+            context,
             cohorts=[
-                arena.clients if warm else drawn[index % len(drawn)]
+                context.clients if warm else drawn[index % len(drawn)]
                 for index in range(len(proposals))
             ],
             rounds=[share(rounds, p.fidelity) for p in proposals],
@@ -258,88 +260,99 @@ class Race:
             inherit=self.inherit,
         )
 
-    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+    def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield after every round until the race is over."""
-        warm = self._warm(heat.proposals)
-        federation = arena.federation
+        warm = self._warm(generation.proposals)
+        federation = context.federation
         if self.sample and not warm:
             within = replace(federation.cohort, clients=self.sample, fraction=1.0, minimum=1)
             federation = replace(federation, cohort=within)
-        drawn = self._groups(heat.proposals, heat.generation, arena)
-        moves = (self.rotate or 0 < self.groups < len(heat.proposals)) and not warm
-        before = self.screen or (not self.checkpoint and len(heat.branches) > 1)
-        if before and not warm and not any(branch.history for branch in heat.branches):
-            heat, scores = self._judged(heat, arena, federation)
-            if not any(branch.alive for branch in heat.branches):
-                heat = replace(heat, outcomes=outcomes(heat))
-            yield settle(heat, Round(branches=(), rows=(), losses={}, incidents=()), scores)
-        while not heat.outcomes:
-            live = [branch for branch in heat.branches if branch.alive]
+        drawn = self._groups(generation.proposals, generation.index, context)
+        moves = (self.rotate or 0 < self.groups < len(generation.proposals)) and not warm
+        before = self.screen or (not self.checkpoint and len(generation.branches) > 1)
+        if before and not warm and not any(branch.history for branch in generation.branches):
+            generation, scores = self._judged(generation, context, federation)
+            if not any(branch.alive for branch in generation.branches):
+                generation = replace(generation, outcomes=outcomes(generation))
+            yield settle(generation, Round(branches=(), rows=(), losses={}, incidents=()), scores)
+        while not generation.outcomes:
+            live = [branch for branch in generation.branches if branch.alive]
             # Between two checkpoints, waves take turns: those behind go first.
             behind = min(branch.round for branch in live)
             wave = [branch for branch in live if branch.round == behind]
             if moves:
                 wave = _placed(wave[: len(drawn)], drawn, behind if self.rotate else 0)
-            done = step(federation, wave, phase=arena.phase)
+            done = step(federation, wave, phase=context.phase)
             aged = {branch.number: branch for branch in done.branches}
-            heat = replace(heat, branches=tuple(aged.get(b.number, b) for b in heat.branches))
-            heat, scores = self._checked(heat, arena, federation, warm=warm)
-            if not any(branch.alive for branch in heat.branches):
-                heat = replace(heat, outcomes=outcomes(heat))
-            yield settle(heat, done, scores)
+            generation = replace(
+                generation, branches=tuple(aged.get(b.number, b) for b in generation.branches)
+            )
+            generation, scores = self._checked(generation, context, federation, warm=warm)
+            if not any(branch.alive for branch in generation.branches):
+                generation = replace(generation, outcomes=outcomes(generation))
+            yield settle(generation, done, scores)
 
     def _warm(self, proposals: Sequence[Proposal]) -> bool:
         alone = len(proposals) == 1 and proposals[0].parent is None
         return bool(self.warm) and self.inherit and alone
 
     def _groups(
-        self, proposals: Sequence[Proposal], generation: int, arena: Arena
+        self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
     ) -> list[tuple[int, ...]]:
         """Return the generation's groups: a pure function of its number and proposals."""
-        seed = arena.federation.seed.child(arena.phase, "groups", generation)
+        seed = context.federation.seed.child(context.phase, "groups", index)
         count = min(self.groups or len(proposals), len(proposals))
         if self.match == "rows":
-            return groups(arena.clients, arena.federation.train_rows, count, self.group, seed)
-        speeds = arena.federation.seed.child("speed")
-        pace = {c: arena.federation.cohort.pace(c, speeds) for c in arena.clients}
+            return groups(context.clients, context.federation.train_rows, count, self.group, seed)
+        speeds = context.federation.seed.child("speed")
+        pace = {c: context.federation.cohort.pace(c, speeds) for c in context.clients}
         fastest = speed_groups(pace, count, self.group, seed)
-        macs = [arena.graph(proposal.arch).macs for proposal in proposals]
+        macs = [context.graph(proposal.arch).macs for proposal in proposals]
         order = sorted(range(count), key=lambda index: (-macs[index], index))
         return [group for _, group in sorted(zip(order, fastest, strict=True))]
 
     def _checked(
-        self, heat: Heat, arena: Arena, federation: Federation, *, warm: bool
-    ) -> tuple[Heat, Scores | None]:
-        live = [branch for branch in heat.branches if branch.alive]
+        self,
+        generation: Generation,
+        context: EvaluationContext,
+        federation: Federation,
+        *,
+        warm: bool,
+    ) -> tuple[Generation, Scores | None]:
+        live = [branch for branch in generation.branches if branch.alive]
         if len({branch.round for branch in live}) != 1:
-            return heat, None
+            return generation, None
         due = not warm and self.checkpoint and live[0].round % self.checkpoint == 0
         if not due and not any(branch.round >= branch.rounds for branch in live):
-            return heat, None
-        return self._judged(heat, arena, federation)
+            return generation, None
+        return self._judged(generation, context, federation)
 
-    def _judged(self, heat: Heat, arena: Arena, federation: Federation) -> tuple[Heat, Scores]:
+    def _judged(
+        self, generation: Generation, context: EvaluationContext, federation: Federation
+    ) -> tuple[Generation, Scores]:
         if self.scorers == "common":
-            heat, scores = judge(heat, arena, most=self.rows)
-            return self.raced(heat, scores), scores
-        live = [branch for branch in heat.branches if branch.alive]
-        asked = {b.number: selected(federation, b, arena.phase) for b in live}
-        scores = evaluate(federation, live, asked, phase=arena.phase, most=self.rows)
+            generation, scores = judge(generation, context, most=self.rows)
+            return self.raced(generation, scores), scores
+        live = [branch for branch in generation.branches if branch.alive]
+        asked = {b.number: selected(federation, b, context.phase) for b in live}
+        scores = evaluate(federation, live, asked, phase=context.phase, most=self.rows)
         # Trainers are drawn for training: where all of a branch's have one class, others score it.
         task, found = federation.task, scores.vectors
         covers = {n: task.cover(task.truth(scores.total(n))) for n in found if found[n]}
         lost = [b for b in live if b.number in covers and not covers[b.number].defined]
-        more = evaluate(federation, lost, heat.validators, phase=arena.phase) if lost else None
+        more = (
+            evaluate(federation, lost, generation.validators, phase=context.phase) if lost else None
+        )
         whole = scores if more is None else joined(scores, more)
-        heat, _ = judge(heat, arena, scores=whole)
-        heat = self.raced(heat, whole)
-        heat, told = _not_twice(heat, scores, federation.cohort.bandwidth)
-        return heat, told if more is None else joined(told, more)
+        generation, _ = judge(generation, context, scores=whole)
+        generation = self.raced(generation, whole)
+        generation, told = _not_twice(generation, scores, federation.cohort.bandwidth)
+        return generation, told if more is None else joined(told, more)
 
-    def raced(self, heat: Heat, scores: Scores) -> Heat:
-        """Return a heat that has just been scored, after the rule: who ends, drops or goes on."""
+    def raced(self, generation: Generation, scores: Scores) -> Generation:
+        """Return a generation just scored, after the rule: who ends, drops or goes on."""
         ended = tuple(
-            b.end("done") if b.alive and b.round >= b.rounds else b for b in heat.branches
+            b.end("done") if b.alive and b.round >= b.rounds else b for b in generation.branches
         )
         live = [branch for branch in ended if branch.alive]
         losers = self._losers(live, scores)
@@ -358,7 +371,7 @@ class Race:
                 share = freed[kept.index(branch) :: len(kept)]
                 after = replace(branch, cohort=tuple(sorted((*branch.cohort, *share))))
             out.append(after)
-        return replace(heat, branches=tuple(out))
+        return replace(generation, branches=tuple(out))
 
     def _rule(self, live: Sequence[Branch]) -> str:
         if live[0].round == 0 and self.screen:
@@ -414,9 +427,11 @@ def _placed(wave: Sequence[Branch], drawn: Sequence[tuple[int, ...]], turn: int)
     ]
 
 
-def _not_twice(heat: Heat, scores: Scores, bandwidth: float) -> tuple[Heat, Scores]:
+def _not_twice(
+    generation: Generation, scores: Scores, bandwidth: float
+) -> tuple[Generation, Scores]:
     """Take back the downloads of those that go on: the next round's fit counts the same bytes."""
-    alive = {branch.number for branch in heat.branches if branch.alive}
+    alive = {branch.number for branch in generation.branches if branch.alive}
     saved = dict.fromkeys(alive, 0)
     rows: list[MeterRow] = []
     for row in scores.rows:
@@ -427,7 +442,7 @@ def _not_twice(heat: Heat, scores: Scores, bandwidth: float) -> tuple[Heat, Scor
         seconds = row.virtual_seconds - row.bytes_down / bandwidth
         rows.append(replace(row, bytes_down=0, virtual_seconds=seconds, note="before training"))
     branches: list[Branch] = []
-    for branch in heat.branches:
+    for branch in generation.branches:
         less = saved.get(branch.number, 0)
         spent = {
             **branch.spent,
@@ -435,7 +450,7 @@ def _not_twice(heat: Heat, scores: Scores, bandwidth: float) -> tuple[Heat, Scor
             "virtual_seconds": branch.spent.get("virtual_seconds", 0.0) - less / bandwidth,
         }
         branches.append(replace(branch, spent=spent) if less else branch)
-    return replace(heat, branches=tuple(branches)), replace(scores, rows=tuple(rows))
+    return replace(generation, branches=tuple(branches)), replace(scores, rows=tuple(rows))
 
 
 def groups(

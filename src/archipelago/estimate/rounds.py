@@ -7,8 +7,16 @@ from typing import Literal
 
 from archipelago.core.checks import at_least
 from archipelago.core.trial import Proposal
-from archipelago.estimate.arena import Arena, Step, begin, judge, outcomes, settle, share
-from archipelago.federation.branch import Branch, Heat
+from archipelago.estimate.context import (
+    EvaluationContext,
+    Step,
+    begin,
+    judge,
+    outcomes,
+    settle,
+    share,
+)
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.rounds import step
 
 __all__ = ["Rounds"]
@@ -60,30 +68,34 @@ class Rounds:
         del clients
         return self.candidates
 
-    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+    def start(
+        self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
+    ) -> Generation:
         """Give every branch all clients, or the share of clients and rounds of its fidelity."""
         longer = [self._split(proposal.fidelity) for proposal in proposals]
         return begin(
             proposals,
-            generation,
-            arena,
-            cohorts=[_first(arena, clients) for _, clients in longer],
+            index,
+            context,
+            cohorts=[_first(context, clients) for _, clients in longer],
             rounds=[share(self.rounds, rounds) for rounds, _ in longer],
             validators=self.validators,
             inherit=self.inherit,
         )
 
-    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+    def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield after every round until no branch is alive."""
-        while not heat.outcomes:
-            done = step(arena.federation, heat.branches, phase=arena.phase)
-            heat, scores = replace(heat, branches=done.branches), None
-            if any(self._due(branch) for branch in heat.branches):
-                heat, scores = judge(heat, arena)
-            heat = replace(heat, branches=tuple(self._ended(b) for b in heat.branches))
-            if not any(branch.alive for branch in heat.branches):
-                heat = replace(heat, outcomes=outcomes(heat))
-            yield settle(heat, done, scores)
+        while not generation.outcomes:
+            done = step(context.federation, generation.branches, phase=context.phase)
+            generation, scores = replace(generation, branches=done.branches), None
+            if any(self._due(branch) for branch in generation.branches):
+                generation, scores = judge(generation, context)
+            generation = replace(
+                generation, branches=tuple(self._ended(b) for b in generation.branches)
+            )
+            if not any(branch.alive for branch in generation.branches):
+                generation = replace(generation, outcomes=outcomes(generation))
+            yield settle(generation, done, scores)
 
     def _split(self, fidelity: float) -> tuple[float, float]:
         """Return the shares of rounds and of clients whose product is `fidelity`."""
@@ -116,11 +128,11 @@ class Rounds:
         return branch
 
 
-def _first(arena: Arena, part: float) -> Sequence[int]:
+def _first(context: EvaluationContext, part: float) -> Sequence[int]:
     """Return this share of the clients, rounded up: the first in an order drawn once a stage."""
-    clients = arena.clients
+    clients = context.clients
     count = ceil(part * len(clients) - 1e-9)
     if count >= len(clients):
         return clients
-    order = arena.federation.seed.child(arena.phase, "order").numpy().permutation(len(clients))
+    order = context.federation.seed.child(context.phase, "order").numpy().permutation(len(clients))
     return tuple(sorted(clients[index] for index in order[:count]))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archipelago.core.errors import ConfigError, DataError
-from archipelago.core.reading import parsed_json
+from archipelago.core.small_files import parsed_json
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.data.sources.readers import read_npz
 from archipelago.space.dims import Choice, Part, Range

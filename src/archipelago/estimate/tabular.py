@@ -9,9 +9,9 @@ from archipelago.core.checks import at_least
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
-from archipelago.estimate.arena import Arena, Step, untrained
+from archipelago.estimate.context import EvaluationContext, Step, untrained
 from archipelago.estimate.table import Table
-from archipelago.federation.branch import Branch, Heat
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.federation import Federation
 from archipelago.space.graph import INPUT, Graph, Node
 
@@ -49,13 +49,13 @@ class Tabular:
         at_least("estimator.candidates", self.candidates, 1)
         at_least("estimator.macs", self.macs, 0, fix="0 counts nothing")
 
-    def arena(self, seed: Seed, phase: str = "search") -> Arena:
+    def context(self, seed: Seed, phase: str = "search") -> EvaluationContext:
         """Return a place without clients, where one empty network stands for every candidate.
 
-        An arena of real networks does as well: the best one can then be trained.
+        An context of real networks does as well: the best one can then be trained.
         """
         nobody = np.zeros(0, np.int64)
-        return Arena(
+        return EvaluationContext(
             federation=Federation(
                 engine=None, task=None, train_rows=nobody, validation_rows=nobody, seed=seed
             ),
@@ -70,23 +70,25 @@ class Tabular:
         del clients
         return self.candidates
 
-    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+    def start(
+        self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
+    ) -> Generation:
         """Give every proposal a branch that nobody will train."""
-        return untrained(proposals, generation, arena)
+        return untrained(proposals, index, context)
 
-    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+    def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield once: everything is looked up.
 
         Raises:
             ConfigError: a fidelity at which the table measured nothing, or another space.
         """
-        if heat.outcomes:
+        if generation.outcomes:
             return
-        told = tuple(self.table.outcome(proposal) for proposal in heat.proposals)
-        branches = tuple(map(_looked_up, heat.branches, told))
+        told = tuple(self.table.outcome(proposal) for proposal in generation.proposals)
+        branches = tuple(map(_looked_up, generation.branches, told))
         yield Step(
-            heat=replace(heat, branches=branches, outcomes=told),
-            rows=tuple(self._row(outcome, arena.phase) for outcome in told) if self.macs else (),
+            generation=replace(generation, branches=branches, outcomes=told),
+            rows=tuple(self._row(outcome, context.phase) for outcome in told) if self.macs else (),
             losses={},
             incidents=(),
         )

@@ -11,8 +11,8 @@ from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
-from archipelago.estimate.arena import Arena, Step, outcomes, untrained
-from archipelago.federation.branch import Branch, Heat
+from archipelago.estimate.context import EvaluationContext, Step, outcomes, untrained
+from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.probe import probe
 from archipelago.federation.rounds import Scores
 from archipelago.nn.model import Model
@@ -67,34 +67,36 @@ class ZeroCost:
         del clients
         return self.candidates
 
-    def start(self, proposals: Sequence[Proposal], generation: int, arena: Arena) -> Heat:
+    def start(
+        self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
+    ) -> Generation:
         """Start every branch from scratch; nobody will train it."""
-        return untrained(proposals, generation, arena, validators=self.validators)
+        return untrained(proposals, index, context, validators=self.validators)
 
-    def run(self, heat: Heat, arena: Arena) -> Iterator[Step]:
+    def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield once: everybody is judged in one sweep."""
-        if heat.outcomes:
+        if generation.outcomes:
             return
         # One stream for the whole search: all candidates are judged on the same rows.
-        seed = arena.federation.seed.child(arena.phase, "proxy")
+        seed = context.federation.seed.child(context.phase, "proxy")
         if self.where == "clients":
             scores = probe(
-                arena.federation,
-                heat.branches,
-                heat.validators,
+                context.federation,
+                generation.branches,
+                generation.validators,
                 proxies=(self.proxy,),
                 batch=self.batch,
                 seed=seed,
-                phase=arena.phase,
+                phase=context.phase,
             )
         else:
-            vectors = {b.number: {-1: self._central(b, seed)} for b in heat.branches}
+            vectors = {b.number: {-1: self._central(b, seed)} for b in generation.branches}
             scores = Scores(vectors=vectors, rows=(), incidents=())
-        judged = tuple(self._judged(branch, scores) for branch in heat.branches)
-        heat = replace(heat, branches=judged)
-        told = tuple(_beside(outcome) for outcome in outcomes(heat))
+        judged = tuple(self._judged(branch, scores) for branch in generation.branches)
+        generation = replace(generation, branches=judged)
+        told = tuple(_beside(outcome) for outcome in outcomes(generation))
         yield Step(
-            heat=replace(heat, outcomes=told),
+            generation=replace(generation, outcomes=told),
             rows=scores.rows,
             losses={},
             incidents=scores.incidents,

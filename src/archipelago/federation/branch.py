@@ -8,11 +8,11 @@ from torch import Tensor
 
 from archipelago.core.trial import Outcome, Proposal, Value
 from archipelago.data.preprocess import SCALING
-from archipelago.federation.agreed import Agreed
 from archipelago.federation.buffer import Flight
+from archipelago.federation.round_norms import RoundNorms
 from archipelago.space.graph import Graph
 
-__all__ = ["Branch", "Heat"]
+__all__ = ["Branch", "Generation"]
 
 Status = Literal["alive", "done", "dropped", "failed", "undefined"]
 
@@ -66,7 +66,7 @@ class Branch:
     status: Status = "alive"
     reason: str | None = None
     settings: Mapping[str, Value] = field(default_factory=dict[str, Value])
-    agreed: Agreed | None = None
+    agreed: RoundNorms | None = None
 
     @property
     def alive(self) -> bool:
@@ -132,24 +132,24 @@ class Branch:
                 "flights": tuple(Flight.from_json(flight) for flight in data["flights"]),
                 "older": {version: tensors[f"older.{version}"] for version in data["older"]},
                 "history": tuple((r, loss, score) for r, loss, score in data["history"]),
-                "agreed": Agreed.from_json(data.get("agreed")),
+                "agreed": RoundNorms.from_json(data.get("agreed")),
             }
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heat:
+class Generation:
     """One generation under way.
 
     Attributes:
-        generation: counts up from 0.
+        index: counts up from 0.
         proposals: what the strategy asked for.
         branches: one a proposal, in the same order.
         validators: clients that score every survivor.
         outcomes: in proposal order; empty until the generation has ended.
     """
 
-    generation: int
+    index: int
     proposals: tuple[Proposal, ...]
     branches: tuple[Branch, ...]
     validators: tuple[int, ...]
@@ -158,7 +158,7 @@ class Heat:
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
         return {
-            "generation": self.generation,
+            "generation": self.index,
             "proposals": [
                 {
                     "number": p.number,
@@ -182,10 +182,10 @@ class Heat:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Heat":
+    def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Generation":
         """Rebuild what `to_json` and `tensors` gave."""
         return cls(
-            generation=data["generation"],
+            index=data["generation"],
             proposals=tuple(Proposal(**p) for p in data["proposals"]),
             branches=tuple(
                 Branch.from_json(branch, _of(index, tensors))

@@ -5,9 +5,9 @@ from functools import lru_cache
 from math import ceil, isclose
 from typing import Any
 
+from archipelago.client.agreement import Agreement
 from archipelago.client.ditto import Ditto
 from archipelago.client.fedper import FedPer
-from archipelago.client.keeping import Terms
 from archipelago.client.pfedme import PFedMe
 from archipelago.client.scaffold import Scaffold
 from archipelago.client.training import FedSgd, LocalTraining, effort
@@ -89,21 +89,21 @@ class Counts:
 
 
 def counts_of(
-    task: Any, training: Any, terms: Terms, *, rows: int, epochs: int, progress: float
+    task: Any, training: Any, agreement: Agreement, *, rows: int, epochs: int, progress: float
 ) -> Counts:
     """Return what a visit may say.
 
     Args:
         task: what is learned.
         training: the branch's way of training.
-        terms: what it costs.
+        agreement: what it costs.
         rows: train rows that the client declared.
         epochs: passes asked for, fewer than the training's own where time runs out.
         progress: share of the plan's rounds already done.
     """
     known = isinstance(task, Classification | MultiLabel | Regression)
     # Passes for a model of its own are not always cut short with the others.
-    passes = epochs if terms.passes == 1 else terms.passes * max(epochs, training.epochs)
+    passes = epochs if agreement.passes == 1 else agreement.passes * max(epochs, training.epochs)
     local = training.local if isinstance(training, (*_INNER, PFedMe)) else training
     batch, momentum, pull = None, 0.0, 0.0
     if type(training) is FedSgd:

@@ -8,10 +8,10 @@ from archipelago.client.probing import Probe
 from archipelago.core.errors import UpdateRefused
 from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
-from archipelago.federation.ballot import Ballot, Said
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import failed, scored
 from archipelago.federation.rounds import Federation, Scores, message
+from archipelago.federation.score_review import Said, ScoreReview
 
 __all__ = ["probe"]
 
@@ -59,7 +59,7 @@ def probe(
         )
         for branch, client in pairs
     ]
-    ballot = Ballot(asked={b.number: clients for b in live}, read=_read, wide=0.0)
+    ballot = ScoreReview(asked={b.number: clients for b in live}, read=_read, wide=0.0)
     rows: list[MeterRow] = []
     try:
         for (branch, client), result in zip(

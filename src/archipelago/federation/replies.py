@@ -97,7 +97,7 @@ def _sum(
 ) -> list[Answer]:
     if isinstance(reply, UpdateRefused):
         raise reply
-    branch, aggregator = job[0].side.branch, summing(federation, job)
+    branch, aggregator = job[0].branch_round.branch, summing(federation, job)
     if aggregator is None:
         raise UpdateRefused("a sum of updates, where each one was asked for")
     total, said = summed(
@@ -124,7 +124,7 @@ def _sum(
 
 
 def _read(federation: Federation, visit: Visit, reply: memoryview | UpdateRefused) -> Answer:
-    branch, terms, kept = visit.side.branch, visit.side.terms, None
+    branch, agreement, kept = visit.branch_round.branch, visit.branch_round.agreement, None
     if isinstance(reply, UpdateRefused):
         return Answer(visit=visit, refused=reply)
     stays = 0 if visit.kept is None else visit.kept.nbytes
@@ -137,17 +137,17 @@ def _read(federation: Federation, visit: Visit, reply: memoryview | UpdateRefuse
             client=visit.client,
             branch=branch.number,
             round=branch.round,
-            size=terms.size(branch.graph.layout),
+            size=agreement.size(branch.graph.layout),
             norm=federation.norm,
-            extras=terms.extras,
+            extras=agreement.extras,
             counts=_counts(federation, visit),
         )
     except UpdateRefused as refusal:
         answer.refused = refusal
         return answer
-    if terms.body is not None:
+    if agreement.body is not None:
         still = torch.zeros_like(branch.flat)
-        update = replace(update, delta=terms.spread(update.delta, still))
+        update = replace(update, delta=agreement.spread(update.delta, still))
     if visit.scale != 1.0:
         update = replace(update, delta=update.delta * visit.scale)
     answer.part, answer.kept, answer.seen = update, kept, seen
@@ -169,11 +169,11 @@ def _several(federation: Federation, job: Sequence[Visit]) -> list[Counts]:
 
 
 def _counts(federation: Federation, visit: Visit) -> Counts:
-    side, branch = visit.side, visit.side.branch
+    branch_round, branch = visit.branch_round, visit.branch_round.branch
     return counts_of(
         federation.task,
-        side.training,
-        side.terms,
+        branch_round.training,
+        branch_round.agreement,
         rows=int(federation.train_rows[visit.client]),
         epochs=visit.fate.epochs,
         progress=branch.round / branch.rounds,
@@ -189,7 +189,7 @@ def fitted(answer: Answer, seconds: float, phase: str) -> MeterRow:
         phase: what the meter calls it.
     """
     visit, refused = answer.visit, answer.refused
-    branch = visit.side.branch
+    branch = visit.branch_round.branch
     return MeterRow(
         phase=phase,
         round=branch.round,
@@ -197,7 +197,7 @@ def fitted(answer: Answer, seconds: float, phase: str) -> MeterRow:
         client=visit.client,
         kind="refused" if refused else "fit",
         examples=answer.seen,
-        bytes_down=visit.side.handle.size,
+        bytes_down=visit.branch_round.handle.size,
         bytes_up=answer.nbytes,
         macs=visit.work if refused else 3 * branch.graph.macs * answer.seen,
         virtual_seconds=visit.fate.seconds,
@@ -210,11 +210,11 @@ def absent(visit: Visit, phase: str) -> MeterRow:
     """Return the row of a client that downloaded and did nothing more."""
     return MeterRow(
         phase=phase,
-        round=visit.side.branch.round,
-        branch=visit.side.branch.number,
+        round=visit.branch_round.branch.round,
+        branch=visit.branch_round.branch.number,
         client=visit.client,
         kind="refused",
-        bytes_down=visit.side.handle.size,
+        bytes_down=visit.branch_round.handle.size,
         virtual_seconds=visit.fate.seconds,
         note=visit.fate.note,
     )

@@ -13,29 +13,29 @@ from typing import Any
 import numpy as np
 
 from archipelago.aggregate.mean import Folding
-from archipelago.client.keeping import terms_of
-from archipelago.client.paths import Path
+from archipelago.client.agreement import agreement_of
+from archipelago.client.kernels import Kernel
 from archipelago.client.tasks import Evaluate
 from archipelago.core.errors import RunFailed, TaskFailed, UpdateRefused
 from archipelago.core.meter import MeterRow, totals
 from archipelago.data.bounds import check, finite, labels_of, wide
 from archipelago.engine.base import one_thread
-from archipelago.federation.ballot import Ballot, Said
 from archipelago.federation.branch import Branch
 from archipelago.federation.check import failed, scored, unread, wild
 from archipelago.federation.federation import Federation, Incident
-from archipelago.federation.lengths import Gate
+from archipelago.federation.norm_bound import NormBound
 from archipelago.federation.replies import Answer, absent, answers, fitted
+from archipelago.federation.score_review import Said, ScoreReview
 from archipelago.federation.visits import (
     ALL,
-    Side,
+    BranchRound,
     Visit,
+    branch_round_of,
     ending,
     grouped,
     kept_of,
     message,
     selected,
-    side_of,
     task_of,
     training_of,
 )
@@ -52,14 +52,14 @@ class Round:
         rows: one meter row a visit.
         losses: mean training loss of each branch that trained.
         incidents: refusals, failures, void rounds.
-        paths: how each branch that began is trained, and why; see `client/paths.py`.
+        paths: how each branch that began is trained, and why; see `client/kernels.py`.
     """
 
     branches: tuple[Branch, ...]
     rows: tuple[MeterRow, ...]
     losses: dict[int, float]
     incidents: tuple[Incident, ...]
-    paths: Mapping[int, Path] = field(default_factory=dict[int, Path])
+    kernels: Mapping[int, Kernel] = field(default_factory=dict[int, Kernel])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +80,7 @@ class Scores:
     reasons: Mapping[int, str] = field(default_factory=dict[int, str])
 
     @classmethod
-    def of(cls, ballot: Ballot, rows: Sequence[MeterRow]) -> "Scores":
+    def of(cls, ballot: ScoreReview, rows: Sequence[MeterRow]) -> "Scores":
         """Count a ballot: its refusals become incidents, in the order of `rows`, one an answer."""
         vectors, reasons = ballot.count()
         told: list[MeterRow] = []
@@ -133,13 +133,13 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     live = [branch for branch in branches if branch.alive]
     clock, aggregator = federation.clock, federation.aggregator
     with clock.of("frame"):
-        sides = {branch.number: side_of(federation, branch) for branch in live}
+        branch_rounds = {branch.number: branch_round_of(federation, branch) for branch in live}
     visits: list[Visit] = []
     rows: list[MeterRow] = []
     incidents: list[Incident] = []
     with clock.of("select"):
-        for side in sides.values():
-            for visit in ending(federation, side, phase):
+        for branch_round in branch_rounds.values():
+            for visit in ending(federation, branch_round, phase):
                 if visit.fate.epochs:
                     visits.append(visit)
                 else:
@@ -148,15 +148,20 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         visits.sort(key=lambda visit: (-visit.work, visit.client, visit.model))
         jobs = grouped(visits)
         tasks = [task_of(federation, job, phase) for job in jobs]
-    gates = {number: _gate(federation, side) for number, side in sides.items()}
-    faults: dict[int, list[UpdateRefused]] = {number: [] for number in sides}
+    gates = {
+        number: _gate(federation, branch_round) for number, branch_round in branch_rounds.items()
+    }
+    faults: dict[int, list[UpdateRefused]] = {number: [] for number in branch_rounds}
     lost = 0
 
     def settle(answer: Answer, place: int, seconds: float) -> None:
         """Fold a reply, or record why not; `place` is that of its row."""
         nonlocal lost
-        side, refused = sides[answer.visit.side.branch.number], answer.refused
-        number = side.branch.number
+        branch_round, refused = (
+            branch_rounds[answer.visit.branch_round.branch.number],
+            answer.refused,
+        )
+        number = branch_round.branch.number
         if refused:
             rows[place] = fitted(answer, seconds, phase)
             client, text = answer.visit.client, str(refused)
@@ -166,7 +171,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             return
         with clock.of("combine"):
             _fold(federation, answer)
-        side.losses.append((answer.examples, answer.loss))
+        branch_round.losses.append((answer.examples, answer.loss))
 
     try:
         results = clock.waiting(federation.engine.map(tasks), "train")
@@ -175,12 +180,12 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 seconds = result.seconds / len(job)
                 rows.append(fitted(answer, seconds, phase))
                 then = partial(settle, place=len(rows) - 1, seconds=seconds)
-                gates[answer.visit.side.branch.number].take(answer, then)
+                gates[answer.visit.branch_round.branch.number].take(answer, then)
         for gate in gates.values():
             gate.close()
     finally:
-        for side in sides.values():
-            for handle in (side.handle, *side.others):
+        for branch_round in branch_rounds.values():
+            for handle in (branch_round.handle, *branch_round.others):
                 handle.release()
     if lost == len(visits) > 0:  # no candidate's fault: a resumed run trains the round again
         raise TaskFailed(
@@ -188,7 +193,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
             got=incidents[-1].text,
             fix="leave the run's files alone while it runs; `archipelago resume` makes them again",
         )
-    spent: dict[int, list[MeterRow]] = {number: [] for number in sides}
+    spent: dict[int, list[MeterRow]] = {number: [] for number in branch_rounds}
     for row in rows:
         spent[row.branch].append(row)
     aged: list[Branch] = []
@@ -196,10 +201,10 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
         if not branch.alive:
             aged.append(branch)
             continue
-        side = sides[branch.number]
-        folding, cost = side.folding, totals(spent[branch.number])
+        branch_round = branch_rounds[branch.number]
+        folding, cost = branch_round.folding, totals(spent[branch.number])
         after = replace(
-            side.then,
+            branch_round.then,
             round=branch.round + 1,
             spent=_sum(branch.spent, cost),
             agreed=gates[branch.number].next,
@@ -211,7 +216,7 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
                 mean = aggregator.finish(folding)
                 state, flat = federation.server.step(state, layout, branch.flat, mean)
             after = replace(after, server=state, flat=flat, counted=branch.counted + 1)
-            after = side.gathered.joined(after)
+            after = branch_round.gathered.joined(after)
         elif reason := _failing(faults[branch.number], folding.count):
             after = after.end("failed", f"round {branch.round}: {reason}")
         else:
@@ -221,9 +226,13 @@ def step(federation: Federation, branches: Sequence[Branch], *, phase: str) -> R
     return Round(
         branches=tuple(aged),
         rows=tuple(rows),
-        losses={number: _mean(side.losses) for number, side in sides.items() if side.losses},
+        losses={
+            number: _mean(branch_round.losses)
+            for number, branch_round in branch_rounds.items()
+            if branch_round.losses
+        },
         incidents=tuple(incidents),
-        paths={n: s.path for n, s in sides.items() if s.branch.round == 0},
+        kernels={n: s.kernel for n, s in branch_rounds.items() if s.branch.round == 0},
     )
 
 
@@ -236,7 +245,7 @@ def evaluate(
     phase: str,
     split: str = "validation",
     rows_of: np.ndarray | None = None,
-    own: bool = False,
+    personal: bool = False,
     most: int = 0,
 ) -> Scores:
     """Score every live branch on the same clients.
@@ -256,15 +265,16 @@ def evaluate(
     if most:
         counts = np.minimum(counts, most)
     live = [branch for branch in branches if branch.alive]
-    terms = {
-        b.number: terms_of(training_of(federation, b), b.graph.layout) if own else ALL for b in live
+    agreement = {
+        b.number: agreement_of(training_of(federation, b), b.graph.layout) if personal else ALL
+        for b in live
     }
-    terms = {number: found if found.personal else ALL for number, found in terms.items()}
-    handles = {b.number: federation.engine.share(message(b, terms[b.number])) for b in live}
+    agreement = {number: found if found.personal else ALL for number, found in agreement.items()}
+    handles = {b.number: federation.engine.share(message(b, agreement[b.number])) for b in live}
     # A client that keeps a whole model needs nothing from the server to score it.
     down = {
         number: 0 if agreed.personal and agreed.body is None else handles[number].size
-        for number, agreed in terms.items()
+        for number, agreed in agreement.items()
     }
     asked = clients if isinstance(clients, Mapping) else {b.number: clients for b in live}
     quiet = federation.quiet
@@ -279,7 +289,7 @@ def evaluate(
             handle=handles[branch.number],
             split=split,
             training=training_of(federation, branch),
-            kept=kept_of(federation, branch, client) if terms[branch.number].personal else None,
+            kept=kept_of(federation, branch, client) if agreement[branch.number].personal else None,
             most=most,
             view=branch.view,
         )
@@ -292,7 +302,7 @@ def evaluate(
         return Said(finite=finite(task, vector), size=mean, labels=labels_of(task, vector))
 
     mine = {b.number: asked[b.number] for b in live}
-    ballot = Ballot(asked=mine, read=read, wide=wide(task))
+    ballot = ScoreReview(asked=mine, read=read, wide=wide(task))
     rows: list[MeterRow] = []
     try:
         for (branch, client), result in zip(
@@ -335,9 +345,9 @@ def evaluate(
     return Scores.of(ballot, rows)
 
 
-def _gate(federation: Federation, side: Side) -> Gate:
-    branch, times = side.branch, float(getattr(federation.aggregator, "bound", 0.0))
-    return Gate(times=times, agreed=branch.agreed, flat=branch.flat)
+def _gate(federation: Federation, branch_round: BranchRound) -> NormBound:
+    branch, times = branch_round.branch, float(getattr(federation.aggregator, "bound", 0.0))
+    return NormBound(times=times, agreed=branch.agreed, flat=branch.flat)
 
 
 def _failing(refused: Sequence[UpdateRefused], counted: int) -> str:
@@ -350,14 +360,14 @@ def _failing(refused: Sequence[UpdateRefused], counted: int) -> str:
 
 
 def _fold(federation: Federation, answer: Answer) -> None:
-    side, part, aggregator = answer.visit.side, answer.part, federation.aggregator
+    branch_round, part, aggregator = answer.visit.branch_round, answer.part, federation.aggregator
     if isinstance(part, Folding):
-        aggregator.join(side.folding, part)
+        aggregator.join(branch_round.folding, part)
     elif part is not None:
-        aggregator.fold(side.folding, part if aggregator.streaming else part.own())
+        aggregator.fold(branch_round.folding, part if aggregator.streaming else part.copied())
         if answer.kept is not None:
-            weight = aggregator.weight(part.examples) if side.terms.extras else 0.0
-            side.gathered.add(answer.visit.client, answer.kept, part.extras, weight)
+            weight = aggregator.weight(part.examples) if branch_round.agreement.extras else 0.0
+            branch_round.gathered.add(answer.visit.client, answer.kept, part.extras, weight)
 
 
 def _mean(pairs: Sequence[tuple[int, float]]) -> float:

@@ -1,7 +1,7 @@
-"""What one round asks of its clients: sides, visits and tasks. `replies.py` is what comes back.
+"""What one round asks of its clients. What comes back is in `replies.py`.
 
-A *side* is one branch in one round; a *visit* is one client's part in it. All of it is a pure
-function of the round, so the same visits come about whatever engine runs them.
+A *branch round* is one branch in one round; a *visit* is one client's part in it. All of it is a
+pure function of the round, so the same visits come about whatever engine runs them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from archipelago.aggregate.mean import WeightedMean
-from archipelago.client.keeping import Keeping, Terms, terms_of
-from archipelago.client.paths import Path
+from archipelago.client.agreement import Agreement, StatefulTraining, agreement_of
+from archipelago.client.kernels import Kernel
 from archipelago.client.tasks import Fit, FitBlock
-from archipelago.client.training import LocalTraining, Training, path_of, tuned
+from archipelago.client.training import LocalTraining, Training, kernel_of, tuned
 from archipelago.core.seeds import Seed
 from archipelago.data.augment import Augment
 from archipelago.federation.branch import Branch
@@ -27,35 +27,35 @@ from archipelago.wire.frame import pack
 
 __all__ = [
     "ALL",
-    "Side",
+    "BranchRound",
     "Visit",
     "ending",
     "grouped",
     "kept_of",
     "message",
     "selected",
-    "side_of",
+    "branch_round_of",
     "summing",
     "task_of",
     "training_of",
 ]
 
-ALL = Terms()
+ALL = Agreement()
 """Everything travels."""
 
 
 def message(
-    branch: Branch, terms: Terms = ALL, extras: Sequence[Tensor] = ()
+    branch: Branch, agreement: Agreement = ALL, extras: Sequence[Tensor] = ()
 ) -> list[bytes | memoryview]:
     """Return the framed model that the branch's clients download.
 
     Args:
         branch: whose model.
-        terms: what of it travels.
+        agreement: what of it travels.
         extras: further vectors, behind the model.
     """
     fields = {"key": branch.graph.key, "graph": branch.graph.to_json()}
-    return pack("model", fields, [t.numpy() for t in (terms.select(branch.flat), *extras)])
+    return pack("model", fields, [t.numpy() for t in (agreement.select(branch.flat), *extras)])
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Gathered:
 
 
 @dataclass(slots=True, kw_only=True)
-class Side:
+class BranchRound:
     """One branch in one round. Its folding, what it gathered and its losses change in place.
 
     `branch` is as it was when its clients began, `then` where time has moved on; `others` are
@@ -95,8 +95,8 @@ class Side:
     branch: Branch
     then: Branch
     training: Training
-    terms: Terms
-    path: Path
+    agreement: Agreement
+    kernel: Kernel
     handle: Any
     folding: Any
     augment: Augment
@@ -108,12 +108,12 @@ class Side:
         """Return how many clients each of its tasks trains, given each one's work."""
         if not isinstance(self.training, LocalTraining):
             return [1] * len(work)
-        return self.path.blocks(self.branch.graph.layout.size, len(work), sum(work))
+        return self.kernel.blocks(self.branch.graph.layout.size, len(work), sum(work))
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    side: Side
+    branch_round: BranchRound
     client: int
     fate: Fate
     work: int
@@ -123,28 +123,30 @@ class Visit:
     @property
     def model(self) -> tuple[int, int]:
         """Which model it began from."""
-        return self.side.branch.number, self.side.branch.round
+        return self.branch_round.branch.number, self.branch_round.branch.round
 
 
 def training_of(federation: Federation, branch: Branch) -> Training:
     return tuned(federation.training, branch.settings)
 
 
-def _shared(federation: Federation, branch: Branch, terms: Terms) -> list[bytes | memoryview]:
-    if not terms.extras:
-        return message(branch, terms)
+def _shared(
+    federation: Federation, branch: Branch, agreement: Agreement
+) -> list[bytes | memoryview]:
+    if not agreement.extras:
+        return message(branch, agreement)
     rows = federation.train_rows
     whole = sum(federation.aggregator.weight(int(rows[client])) for client in branch.cohort)
     extras = [
         branch.extras[name] / whole if name in branch.extras else torch.zeros(size)
-        for name, size in terms.extras.items()
+        for name, size in agreement.extras.items()
     ]
-    return message(branch, terms, extras)
+    return message(branch, agreement, extras)
 
 
 def kept_of(federation: Federation, branch: Branch, client: int) -> np.ndarray | None:
     training = training_of(federation, branch)
-    if not isinstance(training, Keeping):
+    if not isinstance(training, StatefulTraining):
         return None
     if client in branch.kept:
         return branch.kept[client].numpy()
@@ -161,36 +163,36 @@ def selected(federation: Federation, branch: Branch, phase: str) -> tuple[int, .
     )
 
 
-def side_of(federation: Federation, branch: Branch) -> Side:
+def branch_round_of(federation: Federation, branch: Branch) -> BranchRound:
     training, layout = training_of(federation, branch), branch.graph.layout
     augment = federation.augment.tuned(branch.settings)
-    terms = terms_of(training, layout)
-    return Side(
+    agreement = agreement_of(training, layout)
+    return BranchRound(
         branch=branch,
         then=branch,
         training=training,
-        terms=terms,
-        path=path_of(training, branch.graph, federation.task),
-        handle=federation.engine.share(_shared(federation, branch, terms)),
+        agreement=agreement,
+        kernel=kernel_of(training, branch.graph, federation.task),
+        handle=federation.engine.share(_shared(federation, branch, agreement)),
         folding=federation.aggregator.start(layout),
         augment=augment,
     )
 
 
-def ending(federation: Federation, side: Side, phase: str) -> list[Visit]:
+def ending(federation: Federation, branch_round: BranchRound, phase: str) -> list[Visit]:
     """Return the visits that end in this round; moves the side's time on, in place."""
     if isinstance(federation.topology, Buffered):
-        return _arriving(federation, federation.topology, side, phase)
-    branch, cohort = side.branch, federation.cohort
+        return _arriving(federation, federation.topology, branch_round, phase)
+    branch, cohort = branch_round.branch, federation.cohort
     seed = _stream(federation, branch, phase)
     chosen = selected(federation, branch, phase)
-    work = _work(federation, side, chosen)
-    fates = _fates(federation, side, work, seed.child("fate"), branch.clock)
-    side.then = replace(branch, clock=branch.clock + cohort.lasts(fates))
-    keeps = isinstance(side.training, Keeping)
+    work = _work(federation, branch_round, chosen)
+    fates = _fates(federation, branch_round, work, seed.child("fate"), branch.clock)
+    branch_round.then = replace(branch, clock=branch.clock + cohort.lasts(fates))
+    keeps = isinstance(branch_round.training, StatefulTraining)
     return [
         Visit(
-            side,
+            branch_round,
             client,
             fate,
             macs * max(fate.epochs, 1),
@@ -200,9 +202,11 @@ def ending(federation: Federation, side: Side, phase: str) -> list[Visit]:
     ]
 
 
-def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str) -> list[Visit]:
+def _arriving(
+    federation: Federation, topology: Buffered, branch_round: BranchRound, phase: str
+) -> list[Visit]:
     """`ending` where nobody is waited for: each visit begins from the model of its own time."""
-    branch, cohort = side.branch, federation.cohort
+    branch, cohort = branch_round.branch, federation.cohort
     stream, devices = _stream(federation, branch, phase), _devices(federation)
 
     def begin(count: int, now: float, busy: frozenset[int], order: int) -> list[Flight]:
@@ -211,7 +215,7 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
         if busy:
             select, fate = select.child(order), fate.child(order)
         chosen = cohort.draw(branch.cohort, count, select, devices=devices, now=now, busy=busy)
-        fates = _fates(federation, side, _work(federation, side, chosen), fate, now)
+        fates = _fates(federation, branch_round, _work(federation, branch_round, chosen), fate, now)
         return [
             Flight(
                 due=now + fate.seconds,
@@ -236,15 +240,15 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
     if branch.round + 1 >= branch.rounds:  # they downloaded a model for nothing: a row each
         ended, flights = (*ended, *(flight.lost(arrivals.now) for flight in flights)), ()
     models = {**branch.older, branch.round: branch.flat}
-    sides = {branch.round: side}
+    branch_rounds = {branch.round: branch_round}
     for version in sorted({flight.version for flight in ended} - {branch.round}):
         began = replace(branch, round=version, flat=models[version])
-        handle = federation.engine.share(_shared(federation, began, side.terms))
-        side.others.append(handle)
-        sides[version] = replace(side, branch=began, handle=handle)
-    work = _work(federation, side, [flight.client for flight in ended])
+        handle = federation.engine.share(_shared(federation, began, branch_round.agreement))
+        branch_round.others.append(handle)
+        branch_rounds[version] = replace(branch_round, branch=began, handle=handle)
+    work = _work(federation, branch_round, [flight.client for flight in ended])
     still = {flight.version for flight in flights}
-    side.then = replace(
+    branch_round.then = replace(
         branch,
         clock=arrivals.now,
         flights=flights,
@@ -252,7 +256,7 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
     )
     return [
         Visit(
-            sides[flight.version],
+            branch_rounds[flight.version],
             flight.client,
             topology.fate(flight, branch.round - flight.version),
             work[flight.client] * max(flight.epochs, 1),
@@ -263,22 +267,28 @@ def _arriving(federation: Federation, topology: Buffered, side: Side, phase: str
 
 
 def _fates(
-    federation: Federation, side: Side, work: Mapping[int, int], seed: Seed, now: float
+    federation: Federation,
+    branch_round: BranchRound,
+    work: Mapping[int, int],
+    seed: Seed,
+    now: float,
 ) -> tuple[Fate, ...]:
     return federation.cohort.fates(
         tuple(work),
         tuple(work.values()),
-        2 * side.handle.size,
-        side.training.epochs,
+        2 * branch_round.handle.size,
+        branch_round.training.epochs,
         speeds=_devices(federation),
         seed=seed,
         now=now,
     )
 
 
-def _work(federation: Federation, side: Side, clients: Sequence[int]) -> dict[int, int]:
+def _work(
+    federation: Federation, branch_round: BranchRound, clients: Sequence[int]
+) -> dict[int, int]:
     """Return the multiply-accumulates of one epoch of each client."""
-    passes = 3 * side.terms.passes * side.branch.graph.macs
+    passes = 3 * branch_round.agreement.passes * branch_round.branch.graph.macs
     rows = federation.train_rows[list(clients)].tolist()
     return {client: round(passes * own) for client, own in zip(clients, rows, strict=True)}
 
@@ -303,7 +313,7 @@ def grouped(visits: Sequence[Visit]) -> list[list[Visit]]:
         model = visit.model
         job, size = open_.get(model, ([], 0))
         if len(job) == size:
-            sizes.setdefault(model, iter(visit.side.blocks(work[model])))
+            sizes.setdefault(model, iter(visit.branch_round.blocks(work[model])))
             job, size = open_[model] = [], next(sizes[model])
             jobs.append(job)
         job.append(visit)
@@ -311,8 +321,8 @@ def grouped(visits: Sequence[Visit]) -> list[list[Visit]]:
 
 
 def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | FitBlock:
-    side, first = job[0].side, job[0]
-    branch, training = side.branch, side.training
+    branch_round, first = job[0].branch_round, job[0]
+    branch, training = branch_round.branch, branch_round.training
     seed = _stream(federation, branch, phase).child("client")
     progress = branch.round / branch.rounds
     if len(job) > 1 and isinstance(training, LocalTraining):
@@ -322,11 +332,11 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
             branch=branch.number,
             round=branch.round,
             weight=sum(visit.work for visit in job),
-            handle=side.handle,
+            handle=branch_round.handle,
             training=training,
             seed=seed,
             progress=progress,
-            augment=side.augment,
+            augment=branch_round.augment,
             view=branch.view,
             aggregator=summing(federation, job),
         )
@@ -335,13 +345,13 @@ def task_of(federation: Federation, job: Sequence[Visit], phase: str) -> Fit | F
         branch=branch.number,
         round=branch.round,
         weight=first.work,
-        handle=side.handle,
+        handle=branch_round.handle,
         training=training,
         seed=seed.child(first.client),
         progress=progress,
         epochs=first.fate.epochs,
         kept=first.kept,
-        augment=side.augment,
+        augment=branch_round.augment,
         view=branch.view,
     )
 

@@ -39,10 +39,10 @@ def replace_best(directory: Path, files: Mapping[str, Buffer]) -> Path:
         for name, data in files.items():
             write_aside(fresh / name, [data])
         flush_folder(fresh)
-        aside = directory / _ASIDE
-        aside.symlink_to(fresh.name)
+        atomic_file = directory / _ASIDE
+        atomic_file.symlink_to(fresh.name)
         failpoint("best-before")
-        aside.replace(link)
+        atomic_file.replace(link)
         flush_folder(directory)
         failpoint("best-after")
         if current:

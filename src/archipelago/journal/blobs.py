@@ -5,7 +5,7 @@ from collections.abc import Collection
 from hashlib import blake2b
 from pathlib import Path
 
-from archipelago.core.aside import aside
+from archipelago.core.atomic import atomic_file
 from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import failpoint
 from archipelago.journal.files import Buffer, flush_folder, guarded
@@ -50,7 +50,7 @@ class Blobs:
                 path.parent.mkdir(0o700, exist_ok=True)
                 self._unsettled |= {self._root, self._directory}
             if not (path.is_file() and _digest(path.read_bytes()) == digest):
-                with aside(path, mode=0o600) as made:
+                with atomic_file(path, mode=0o600) as made:
                     for view in views:
                         made.file.write(view)
             self._unsettled.add(path.parent)

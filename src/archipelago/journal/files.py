@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from archipelago.core.aside import aside
+from archipelago.core.atomic import atomic_file
 from archipelago.core.errors import JournalError
 
 __all__ = [
@@ -117,7 +117,7 @@ def write_aside(path: Path, buffers: Iterable[Buffer]) -> None:
 
 def write_atomic(path: Path, buffers: Iterable[Buffer], *, mode: int = 0o666) -> None:
     """Replace `path` in one rename; `mode` is of a file that is made, less the umask."""
-    with aside(path, mode=mode) as made:
+    with atomic_file(path, mode=mode) as made:
         for buffer in buffers:
             made.file.write(buffer)
     flush_folder(path.parent)

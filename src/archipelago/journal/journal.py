@@ -12,21 +12,21 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from archipelago.core.aside import private_folder, sweep
+from archipelago.core.atomic import private_folder, sweep
 from archipelago.core.errors import JournalError
 from archipelago.core.failpoint import failpoint
 from archipelago.core.meter import COLUMNS, MeterRow
 from archipelago.core.trial import Outcome
 from archipelago.journal import queries
-from archipelago.journal.beside import Beside
+from archipelago.journal.background import Background
 from archipelago.journal.best import replace_best, swept_best
 from archipelago.journal.blobs import Blobs
 from archipelago.journal.files import Buffer, guarded, write_atomic
-from archipelago.journal.foreign import refuse_foreign
 from archipelago.journal.identity import identity
 from archipelago.journal.lock import Lock
-from archipelago.journal.opened import opened, put_in_place, salvaged
+from archipelago.journal.occupied import refuse_occupied
 from archipelago.journal.queries import Point, PointLike
+from archipelago.journal.recovery import opened, put_in_place, salvaged
 from archipelago.journal.registry import Client, Registry
 from archipelago.journal.schema import DATABASE, HISTORY, build, connect, pack
 from archipelago.journal.seals import SEALED, digest, put_seal, seal_clients, seal_of, state_seal
@@ -94,7 +94,7 @@ class Journal:
         self._database = connection
         self._lock = lock
         self._files = Blobs(directory)
-        self._writer = Beside()
+        self._writer = Background()
         self._fresh: set[str] = set()  # put, not yet named by a commit: collection spares them
 
     @classmethod
@@ -111,7 +111,7 @@ class Journal:
             # Whoever else could write here could put a folder of their own where rows will lie.
             directory.mkdir(0o755, parents=True, exist_ok=True)
             if not (directory / DATABASE).exists():
-                refuse_foreign(directory)
+                refuse_occupied(directory)
             lock = None if (directory / DATABASE).exists() else Lock(directory / "lock")
             if lock is None or (directory / DATABASE).exists():
                 if lock is not None:

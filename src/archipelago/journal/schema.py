@@ -106,11 +106,11 @@ def place(directory: Path, connection: sqlite3.Connection) -> None:
 
     The log of an older database of this name must be gone: SQLite would replay it on this one.
     """
-    aside = directory / f".{DATABASE}.new"
+    temporary = directory / f".{DATABASE}.new"
     for stale in directory.glob(f".{DATABASE}.new*"):
         stale.unlink()
-    write_aside(aside, [connection.serialize()])
-    aside.replace(directory / DATABASE)
+    write_aside(temporary, [connection.serialize()])
+    temporary.replace(directory / DATABASE)
     flush_folder(directory)
 
 

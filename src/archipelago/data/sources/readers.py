@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from archipelago.core.errors import DataError, MissingExtra
-from archipelago.core.reading import read_small
+from archipelago.core.small_files import read_small
 
 __all__ = ["read_csv", "read_npz", "read_parquet"]
 

@@ -1,0 +1,1 @@
+"""From journals to what people read: reports, bills, comparisons."""

@@ -1,0 +1,1 @@
+"""What a study will cost, and a first run file, before anything is trained."""

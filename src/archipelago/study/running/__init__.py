@@ -1,0 +1,1 @@
+"""A study from data to a shipped network."""
