@@ -40,13 +40,13 @@ def our_times(name: str, trials: int, repeats: int) -> list[float]:
 
     space = Space({f"x{i}": Choice(tuple(range(OPTIONS))) for i in range(SLOTS)})
     strategy, draw = parse(name).strategy, Generator(0)
-    state = strategy.init(space, Seed(0))
+    state = Memory(space=space, seed=Seed(0))
     while state.asks < trials:
         arch = state.fresh(space.sample, None)
         assert arch is not None
         number, state = state.asks, state.add(arch)
         outcome = Outcome(number=number, arch=arch, score=score([*arch.values()]) + draw.random())
-        state = strategy.tell(state, [outcome])
+        state = state.hear([outcome])
     times = []
     # The first ask of a resumed search builds what later ones grow by a row: not counted.
     for turn in range(repeats + 1):
@@ -55,7 +55,7 @@ def our_times(name: str, trials: int, repeats: int) -> list[float]:
         outcome = Outcome(
             number=proposal.number, arch=proposal.arch, score=score([*proposal.arch.values()])
         )
-        state = strategy.tell(state, [outcome])
+        state = state.hear([outcome])
         if turn:
             times.append(1e3 * (time.perf_counter() - began))
     return times

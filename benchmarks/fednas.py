@@ -49,6 +49,7 @@ from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.sketch import Sketch
 from archipelago.space.widths import Narrower
+from archipelago.strategy.base import Memory
 from archipelago.strategy.shrinking import ProgressiveShrinking
 
 CLIENTS, VALIDATORS = 160, 40
@@ -126,9 +127,9 @@ class Setting:
 
     def state(self, strategy: ProgressiveShrinking) -> Any:
         """Return a strategy's state after the whole network has come back."""
-        state = strategy.init(self.narrower.space(), self.root.child("strategy"))
+        state = Memory(space=self.narrower.space(), seed=self.root.child("strategy"))
         state, (whole,) = strategy.ask(state, 1)
-        return strategy.tell(state, [Outcome(number=0, arch=whole.arch, score=0.0)])
+        return state.hear([Outcome(number=0, arch=whole.arch, score=0.0)])
 
 
 def fashion() -> dict[str, Tensor]:
@@ -311,7 +312,7 @@ def searched(world: Setting, race: Race, strategy: ProgressiveShrinking) -> dict
                 cost["fits"] += fit
                 cost["evaluations"] += row.kind == "evaluate"
         kept |= {b.number: (b.graph, b.flat) for b in generation.branches}
-        state = strategy.tell(state, generation.outcomes)
+        state = state.hear(generation.outcomes)
         generation += 1
     return {"cost": cost, "front": [kept[number] for number in strategy.recorded(state)]}
 
@@ -340,7 +341,7 @@ def search_naive(world: Setting, t_max: int, *, probe: bool) -> dict[str, Any]:
     for proposals, found in told:
         final, again = STRATEGY.ask(final, 10_000)
         assert [p.number for p in again] == [p.number for p in proposals]
-        final = STRATEGY.tell(final, found)
+        final = final.hear(found)
     assert final.space == space
     front = [kept[number] for number in STRATEGY.recorded(final)]
     return {"cost": costs, "front": front, "probes": probes}
@@ -439,7 +440,7 @@ def longest(world: Setting, most: int) -> dict[str, Any]:
         plan = Rounds(rounds=2 * most, candidates=len(proposals), every=1, inherit=True)
         *_, last = plan.run(plan.start(proposals, len(taus), context), context)
         kept |= {b.number: (b.graph, b.flat) for b in last.generation.branches}
-        state = STRATEGY.tell(state, last.generation.outcomes)
+        state = state.hear(last.generation.outcomes)
         losses = np.array([[loss for _, loss, _ in b.history] for b in last.generation.branches])
         taus.append(
             [

@@ -64,4 +64,4 @@ def naive(
                                     score=metrics["accuracy"], metrics=metrics))  # fmt: skip
             yield cost
         seen(proposals, outcomes)
-        state = strategy.tell(state, outcomes)
+        state = state.hear(outcomes)

@@ -45,7 +45,7 @@ from archipelago.space.slicing import Slice, groups, narrow, widths
 from archipelago.space.space import Space
 from archipelago.space.table_mlp import TableMlp
 from archipelago.space.widths import Narrower, Widths
-from archipelago.strategy.base import load, save
+from archipelago.strategy.base import Memory, load, save
 from archipelago.strategy.shrinking import ProgressiveShrinking
 from archipelago.study.analysing.costs import bills
 from archipelago.study.planning.plan import plan
@@ -204,7 +204,7 @@ def finished(proposals, best=0):
 
 def shrunk(strategy, space, *, through_json=False, n=100):
     """Return every iteration's proposals; the second candidate of each wins."""
-    state, seen = strategy.init(space, SEED), []
+    state, seen = Memory(space=space, seed=SEED), []
     while True:
         state, proposals = strategy.ask(state, n)
         if through_json:
@@ -212,7 +212,7 @@ def shrunk(strategy, space, *, through_json=False, n=100):
         if not proposals:
             return state, seen
         seen.append(proposals)
-        state = strategy.tell(state, finished(proposals, min(1, len(proposals) - 1)))
+        state = state.hear(finished(proposals, min(1, len(proposals) - 1)))
 
 
 @pytest.mark.parametrize("resource", ["macs", "params", "bytes_per_round", "latency_ms"])
@@ -250,17 +250,17 @@ def test_shrinking_can_be_stopped_and_resumed_anywhere():
 
 def test_an_iteration_waits_for_all_its_outcomes_and_survives_failures():
     strategy, space = ProgressiveShrinking(step=0.1, until=0.5), NARROWER.space()
-    state, whole = strategy.ask(strategy.init(space, SEED), 9)
+    state, whole = strategy.ask(Memory(space=space, seed=SEED), 9)
     assert strategy.ask(state, 9)[1] == ()
-    state, proposals = strategy.ask(strategy.tell(state, finished(whole)), 9)
-    state = strategy.tell(state, finished(proposals)[:-1])
+    state, proposals = strategy.ask(state.hear(finished(whole)), 9)
+    state = state.hear(finished(proposals)[:-1])
     assert strategy.ask(state, 9)[1] == ()
     failed = replace(finished(proposals)[-1], status="failed", score=float("-inf"))
-    state = strategy.tell(state, [failed])
+    state = state.hear([failed])
     assert {p.parent for p in strategy.ask(state, 9)[1]} == {proposals[0].number}
-    gone = strategy.init(space, SEED)
+    gone = Memory(space=space, seed=SEED)
     gone, whole = strategy.ask(gone, 1)
-    gone = strategy.tell(gone, [replace(finished(whole)[0], status="failed")])
+    gone = gone.hear([replace(finished(whole)[0], status="failed")])
     assert strategy.ask(gone, 9)[1] == ()
 
 
@@ -279,13 +279,15 @@ def test_what_cannot_be_shrunk_says_why():
     with pytest.raises(ConfigError, match="nothing to prune"):
         Narrower(network=flat).space()
     with pytest.raises(ConfigError, match=r"below the smallest(.|\n)*raise until to 0\."):
-        ProgressiveShrinking(until=0.001).init(NARROWER.space(), SEED)
+        ProgressiveShrinking(until=0.001).ask(Memory(space=NARROWER.space(), seed=SEED), 1)
     with pytest.raises(IncompatibleParts, match=r"needs a device(.|\n)*space.device"):
-        ProgressiveShrinking(resource="latency_ms").init(NARROWER.space(), SEED)
+        ProgressiveShrinking(resource="latency_ms").ask(
+            Memory(space=NARROWER.space(), seed=SEED), 1
+        )
     with pytest.raises(ConfigError, match="did you mean 'macs'"):
-        ProgressiveShrinking(resource="mac").init(NARROWER.space(), SEED)
+        ProgressiveShrinking(resource="mac").ask(Memory(space=NARROWER.space(), seed=SEED), 1)
     with pytest.raises(IncompatibleParts, match="space of widths"):
-        ProgressiveShrinking().init(TableMlp().space((4,), 2), SEED)
+        ProgressiveShrinking().ask(Memory(space=TableMlp().space((4,), 2), seed=SEED), 1)
     with pytest.raises(ConfigError, match="never reach the budget"):
         ProgressiveShrinking(step=0.1, decay=0.5, until=0.5)
     with pytest.raises(ConfigError, match="no such device"):
@@ -363,8 +365,8 @@ def rows_of(steps, kind):
 def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
     strategy = ProgressiveShrinking(step=0.2, until=0.6)
     space = NARROWER.space()
-    state, whole = strategy.ask(strategy.init(space, SEED), 1)
-    state = strategy.tell(state, finished(whole))
+    state, whole = strategy.ask(Memory(space=space, seed=SEED), 1)
+    state = state.hear(finished(whole))
     kept = {0: world.parent(0)}
     shards = world.federation.engine._context.context.shards
     few = _Some(shards, world.clients)
@@ -396,7 +398,7 @@ def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
             -1
         ].generation
         ours |= {b.number: (b.graph, b.flat) for b in generation.branches}
-        state = strategy.tell(state, generation.outcomes)
+        state = state.hear(generation.outcomes)
         generation += 1
     assert generation == 2
     assert ours.keys() == kept.keys()

@@ -53,10 +53,10 @@ def told(proposals, score=lambda arch: sum(arch.values())):
 
 def searched(strategy, asks, n=1, space=SPACE):
     """Ask, tell at once, again; return everything proposed."""
-    state = strategy.init(space, Seed(5))
+    state = Memory(space=space, seed=Seed(5))
     for _ in range(asks):
         state, proposals = strategy.ask(state, n)
-        state = strategy.tell(state, told(proposals))
+        state = state.hear(told(proposals))
     return state
 
 
@@ -271,27 +271,26 @@ def test_asha_with_one_worker_promotes_whom_halving_would():
 
 
 def test_asha_promotes_from_the_highest_rung_first():
-    state = Asha().init(SPACE, Seed(5))
+    state = Memory(space=SPACE, seed=Seed(5))
     for number in range(13):  # whoever came first is best
         state, (proposal,) = Asha().ask(state, 1)
         score = Outcome(
             number=number, arch=proposal.arch, score=-float(number), fidelity=proposal.fidelity
         )
-        state = Asha().tell(state, [score])
+        state = state.hear([score])
     assert [round(9 * p.fidelity) for p in state.asked] == [1, 1, 1, 3, 1, 1, 1, 3, 1, 1, 1, 3, 9]
     assert [p.parent for p in state.asked if p.parent is not None] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("strategy", [HALVING, Hyperband(), Asha(), Bohb()], ids=lambda s: s.kind)
 def test_lost_and_failed_outcomes_block_nobody(strategy):
-    state, rng = strategy.init(SPACE, Seed(1)), Generator(1)
+    state, rng = Memory(space=SPACE, seed=Seed(1)), Generator(1)
     for _ in range(60):
         state, proposals = strategy.ask(state, 4)
         assert len(proposals) == 4
         kept = [o for o in told(proposals) if rng.random() < 0.7]
         failed = {o.number for o in kept if rng.random() < 0.2}
-        state = strategy.tell(
-            state,
+        state = state.hear(
             [
                 Outcome(
                     number=o.number,
@@ -303,7 +302,7 @@ def test_lost_and_failed_outcomes_block_nobody(strategy):
                 if o.number in failed
                 else o
                 for o in reversed(kept)
-            ],
+            ]
         )
     parents = {p.parent for p in state.asked if p.parent is not None}
     assert all(state.heard(n) and state.heard(n).status == "done" for n in parents)
@@ -348,10 +347,10 @@ def test_bohb_learns_where_good_points_lie():
     for strategy in (Bohb(rungs=(1.0,)), Random()):
         scores = []
         for seed in range(8):
-            state = strategy.init(wide, Seed(seed))
+            state = Memory(space=wide, seed=Seed(seed))
             for _ in range(60):
                 state, proposals = strategy.ask(state, 1)
-                state = strategy.tell(state, told(proposals))
+                state = state.hear(told(proposals))
             scores += [o.score for o in state.told[-20:]]
         late[strategy.kind] = fmean(scores)
     assert late["bohb"] > late["random"] + 2

@@ -54,9 +54,6 @@ def test_rows_that_were_not_measured_come_back_failed():
 
 def test_a_higher_fidelity_of_the_same_network_pays_the_difference():
     class Twice:
-        def init(self, space, seed):
-            return Memory(space=space, seed=seed)
-
         def ask(self, state, n, allowed=None):
             before, point = state.asks, state.asks // 2
             if point == 3:
@@ -64,9 +61,6 @@ def test_a_higher_fidelity_of_the_same_network_pays_the_difference():
             arch = state.space.at((point, 0, 0))
             state = state.add(arch, fidelity=1.0 if before % 2 else 0.25)
             return state, state.asked[before:]
-
-        def tell(self, state, outcomes):
-            return state.hear(outcomes)
 
     trace = replay(Twice(), toy(fidelities=(0.25, 1.0)), budget=50, seed=Seed(0))
     assert trace.spent == pytest.approx([0.25, 1, 1.25, 2, 2.25, 3])
@@ -99,12 +93,12 @@ def outcome(proposal, score=1.0):
 
 def test_an_older_state_stays_valid_when_a_newer_one_goes_on():
     strategy, space = Random(), toy().space
-    first, (a,) = strategy.ask(strategy.init(space, Seed(0)), 1)
-    one, (b,) = strategy.ask(strategy.tell(first, [outcome(a)]), 1)
-    one = strategy.tell(one, [outcome(b)])
+    first, (a,) = strategy.ask(Memory(space=space, seed=Seed(0)), 1)
+    one, (b,) = strategy.ask(first.hear([outcome(a)]), 1)
+    one = one.hear([outcome(b)])
     # From `first` again, another way: nothing of `one` shows, and `one` does not change.
     other, more = strategy.ask(first, 3)
-    other = strategy.tell(other, [outcome(more[2], 7.0)])
+    other = other.hear([outcome(more[2], 7.0)])
     assert (first.asks, first.tells) == (1, 0)
     assert not first.seen(b.arch)
     assert first.heard(0) is None

@@ -17,7 +17,7 @@ from archipelago.driver.replay import replay
 from archipelago.estimate.table import Table
 from archipelago.space.dims import Choice, Range, Repeat
 from archipelago.space.space import Space
-from archipelago.strategy.base import load, save
+from archipelago.strategy.base import Memory, load, save
 from archipelago.strategy.evolution import RegularizedEvolution
 from archipelago.strategy.random import Random
 
@@ -71,13 +71,13 @@ def failed(proposal):
 
 
 def run(strategy, batches, *, through_json=False, space=SPACE):
-    state, seen = strategy.init(space, Seed(3)), []
+    state, seen = Memory(space=space, seed=Seed(3)), []
     for _ in range(batches):
         state, proposals = strategy.ask(state, 4)
         if through_json:
             state = load(space, json.loads(json.dumps(save(state))))
         seen += proposals
-        state = strategy.tell(state, [scored(p) for p in proposals])
+        state = state.hear([scored(p) for p in proposals])
     return seen
 
 
@@ -87,19 +87,19 @@ def test_a_search_can_be_stopped_and_resumed_anywhere(strategy, space):
 
 
 def test_an_older_state_goes_on_as_if_nothing_had_come_after_it(strategy):
-    state, proposals = strategy.ask(strategy.init(SPACE, Seed(5)), 24)
-    old = strategy.tell(state, [scored(p) for p in proposals])
+    state, proposals = strategy.ask(Memory(space=SPACE, seed=Seed(5)), 24)
+    old = state.hear([scored(p) for p in proposals])
     expected = strategy.ask(old, 2)[1]
     new = old
     for _ in range(3):
         new, more = strategy.ask(new, 2)
-        new = strategy.tell(new, [scored(p) for p in more])
+        new = new.hear([scored(p) for p in more])
     assert strategy.ask(old, 2)[1] == expected
 
 
 def test_what_arrives_late_and_in_another_order_resumes_alike(strategy):
     def go(through_json):
-        state, waiting, seen = strategy.init(LARGE, Seed(4)), [], []
+        state, waiting, seen = Memory(space=LARGE, seed=Seed(4)), [], []
         for turn in range(8):
             state, proposals = strategy.ask(state, 3)
             if through_json:
@@ -107,9 +107,7 @@ def test_what_arrives_late_and_in_another_order_resumes_alike(strategy):
             seen += proposals
             waiting = [*proposals, *waiting]
             told, waiting = waiting[turn % 2 :: 2], waiting[1 - turn % 2 :: 2]
-            state = strategy.tell(
-                state, [failed(p) if p.number % 5 == 0 else scored(p) for p in told]
-            )
+            state = state.hear([failed(p) if p.number % 5 == 0 else scored(p) for p in told])
         return seen
 
     assert go(False) == go(True)
@@ -118,11 +116,11 @@ def test_what_arrives_late_and_in_another_order_resumes_alike(strategy):
 @in_full
 def test_a_search_in_which_everything_fails_still_proposes_new_points(kind):
     strategy = part("strategy", kind)
-    state, numbers = strategy.init(SPACE, Seed(6)), []
+    state, numbers = Memory(space=SPACE, seed=Seed(6)), []
     for _ in range(14):
         state, proposals = strategy.ask(state, 2)
         numbers += [p.number for p in proposals]
-        state = strategy.tell(state, [failed(p) for p in proposals])
+        state = state.hear([failed(p) for p in proposals])
     assert numbers == list(range(28))
     assert len(state.keys()) == 28
 
@@ -130,10 +128,10 @@ def test_a_search_in_which_everything_fails_still_proposes_new_points(kind):
 @in_full
 def test_a_search_with_equal_scores_still_proposes_new_points(kind):
     strategy = part("strategy", kind)
-    state = strategy.init(LARGE, Seed(6))
+    state = Memory(space=LARGE, seed=Seed(6))
     for _ in range(14):
         state, proposals = strategy.ask(state, 2)
-        state = strategy.tell(state, [replace(scored(p), score=1.0) for p in proposals])
+        state = state.hear([replace(scored(p), score=1.0) for p in proposals])
     assert len(state.keys()) == 28
 
 
@@ -179,34 +177,34 @@ def test_proposals_are_numbered_members_and_never_repeat(strategy):
 
 
 def test_asking_for_more_than_the_space_holds_gives_what_there_is(strategy):
-    state, proposals = strategy.ask(strategy.init(SMALL, Seed(0)), 50)
+    state, proposals = strategy.ask(Memory(space=SMALL, seed=Seed(0)), 50)
     assert len(proposals) == 6
     for _ in range(9):
-        state = strategy.tell(state, [scored(p) for p in proposals])
+        state = state.hear([scored(p) for p in proposals])
         state, proposals = strategy.ask(state, 50)
         assert all(p.parent is not None for p in proposals), "only promotions are left"
     assert proposals == ()
 
 
 def test_constraints_hold_before_anything_is_trained(strategy):
-    state = strategy.init(SPACE, Seed(1))
+    state = Memory(space=SPACE, seed=Seed(1))
     _, proposals = strategy.ask(state, 5, lambda arch: arch["act"] == "gelu")
     assert {p.arch["act"] for p in proposals} == {"gelu"}
     assert strategy.ask(state, 5, lambda _: False)[1] == ()
 
 
 def test_outcomes_that_make_no_sense_are_refused(strategy):
-    state, (proposal, *_) = strategy.ask(strategy.init(SPACE, Seed(2)), 2)
+    state, (proposal, *_) = strategy.ask(Memory(space=SPACE, seed=Seed(2)), 2)
     with pytest.raises(ConfigError, match="never made"):
-        strategy.tell(state, [Outcome(number=99, arch=proposal.arch, score=1.0)])
+        state.hear([Outcome(number=99, arch=proposal.arch, score=1.0)])
     with pytest.raises(ConfigError, match="NaN"):
-        strategy.tell(state, [Outcome(number=0, arch=proposal.arch, score=float("nan"))])
+        state.hear([Outcome(number=0, arch=proposal.arch, score=float("nan"))])
     with pytest.raises(ConfigError, match="told twice"):
-        strategy.tell(state, [scored(proposal), scored(proposal)])
+        state.hear([scored(proposal), scored(proposal)])
 
 
 def test_a_state_of_another_space_or_version_is_refused(strategy):
-    data = save(strategy.init(SPACE, Seed(0)))
+    data = save(Memory(space=SPACE, seed=Seed(0)))
     with pytest.raises(JournalError, match="another space"):
         load(SMALL, data)
     with pytest.raises(JournalError, match="another version"):
@@ -228,12 +226,12 @@ def test_evolution_finds_better_networks_than_random():
     for seed in range(10):
         best = []
         for strategy in (RegularizedEvolution(population=6, sample=3), Random()):
-            state, scores = strategy.init(SPACE, Seed(seed)), []
+            state, scores = Memory(space=SPACE, seed=Seed(seed)), []
             for _ in range(12):
                 state, proposals = strategy.ask(state, 2)
                 told = [scored(p) for p in proposals]
                 scores += [o.score for o in told]
-                state = strategy.tell(state, told)
+                state = state.hear(told)
             best.append(max(scores))
         wins += best[0] > best[1] - (best[0] == best[1])
     assert wins >= 6

@@ -14,7 +14,7 @@ from archipelago.core.trial import Outcome
 from archipelago.driver.replay import replay
 from archipelago.space.dims import Choice, Range, When
 from archipelago.space.space import Space
-from archipelago.strategy.base import load, save
+from archipelago.strategy.base import Memory, load, save
 from archipelago.strategy.columns import rank_normal
 from archipelago.strategy.controller import Controller
 from archipelago.strategy.evolution import RegularizedEvolution
@@ -40,10 +40,8 @@ def outcome(proposal, score, **costs):
 
 
 def told(strategy, scores, space=GRID, **costs):
-    state, proposals = strategy.ask(strategy.init(space, Seed(0)), len(scores))
-    return strategy.tell(
-        state, [outcome(p, s, **costs) for p, s in zip(proposals, scores, strict=True)]
-    )
+    state, proposals = strategy.ask(Memory(space=space, seed=Seed(0)), len(scores))
+    return state.hear([outcome(p, s, **costs) for p, s in zip(proposals, scores, strict=True)])
 
 
 # Evolution
@@ -60,7 +58,7 @@ def test_an_individual_lives_exactly_p_births_and_the_worst_die_first():
 def test_a_network_may_be_paid_for_twice_only_when_asked_for():
     tiny = Space({"a": Choice((1, 2, 3))})
     state, seen = RegularizedEvolution(again=True, population=2, sample=1).ask(
-        RegularizedEvolution().init(tiny, Seed(0)), 9
+        Memory(space=tiny, seed=Seed(0)), 9
     )
     assert len(seen) == 9
     assert len(state.keys()) <= 3
@@ -132,9 +130,9 @@ def test_the_gradient_of_the_entropy_is_its_finite_difference():
 def test_reinforce_one_step_by_hand():
     strategy = Reinforce(rate=0.5, scaled=False, entropy=0.0)
     one = Space({"a": Choice(("x", "y"))})
-    state, (first, second) = strategy.ask(strategy.init(one, Seed(0)), 2)
+    state, (first, second) = strategy.ask(Memory(space=one, seed=Seed(0)), 2)
     # The first reward only sets the average; the second is 0.4 above it.
-    state = strategy.tell(state, [outcome(first, 0.5), outcome(second, 0.9)])
+    state = state.hear([outcome(first, 0.5), outcome(second, 0.9)])
     place = one.places(second.arch)[0]
     logits = strategy.policy(state)[0]
     assert logits[place] == pytest.approx(0.5 * 0.4 * 0.5)
@@ -163,10 +161,11 @@ def test_entropy_and_a_small_step_keep_the_policy_from_collapsing():
 
 def test_the_controller_learns_which_choice_pays():
     strategy = Controller(entropy=0.0)
-    state, wins = strategy.init(Space({f"x{i}": Choice((0, 1)) for i in range(12)}), Seed(0)), []
+    space = Space({f"x{i}": Choice((0, 1)) for i in range(12)})
+    state, wins = Memory(space=space, seed=Seed(0)), []
     for _ in range(80):
         state, (proposal,) = strategy.ask(state, 1)
-        state = strategy.tell(state, [outcome(proposal, float(sum(proposal.arch.values())))])
+        state = state.hear([outcome(proposal, float(sum(proposal.arch.values())))])
         wins.append(sum(proposal.arch.values()))
     assert np.mean(wins[-20:]) > np.mean(wins[:20]) + 1.5
 
@@ -192,8 +191,8 @@ def test_how_many_are_good(rule, counts):
 @pytest.mark.parametrize("model", ["choices", "pairs"])
 def test_parzen_models_propose_what_is_common_among_the_good(model, candidates):
     strategy = Tpe(model=model, candidates=candidates, startup=30, good="quarter")
-    state, proposals = strategy.ask(strategy.init(GRID, Seed(1)), 30)
-    state = strategy.tell(state, [outcome(p, float(p.arch["a"] == 3)) for p in proposals])
+    state, proposals = strategy.ask(Memory(space=GRID, seed=Seed(1)), 30)
+    state = state.hear([outcome(p, float(p.arch["a"] == 3)) for p in proposals])
     more = strategy.ask(state, 4)[1]
     assert [p.arch["a"] for p in more].count(3) >= 3
 
@@ -201,8 +200,8 @@ def test_parzen_models_propose_what_is_common_among_the_good(model, candidates):
 def test_a_choice_that_is_absent_says_nothing():
     space = Space({"head": Choice(("gru", "mean")), "hidden": When("head", ("gru",), Range(1, 9))})
     strategy = Tpe(startup=4)
-    state, proposals = strategy.ask(strategy.init(space, Seed(0)), 5)
-    state = strategy.tell(state, [outcome(p, float(p.arch["head"] == "gru")) for p in proposals])
+    state, proposals = strategy.ask(Memory(space=space, seed=Seed(0)), 5)
+    state = state.hear([outcome(p, float(p.arch["head"] == "gru")) for p in proposals])
     assert strategy.ask(state, 2)[1][0].arch["head"] == "gru"
 
 
@@ -318,7 +317,7 @@ def test_nsga2_fills_the_front_of_zdt(shape):
     # ZDT1 and ZDT2 on a grid of 21 values a variable: 99 % of the best volume (METHODS C5).
     space = Space({f"x{i}": Range(0.0, 1.0, 0.05) for i in range(5)})
     strategy = Nsga2(objectives=("f1", "f2"), population=24, every=24)
-    state = strategy.init(space, Seed(0))
+    state = Memory(space=space, seed=Seed(0))
 
     def objectives(x):
         f1, g = x[0], 1 + 9 * np.mean(x[1:])
@@ -331,7 +330,7 @@ def test_nsga2_fills_the_front_of_zdt(shape):
         for proposal in proposals:
             f1, f2 = objectives(list(proposal.arch.values()))
             fresh.append(outcome(proposal, 0.0, f1=f1, f2=f2))
-        state, archive = strategy.tell(state, fresh), archive.add(fresh)
+        state, archive = state.hear(fresh), archive.add(fresh)
     xs = np.arange(21) * 0.05
     power = 0.5 if shape == "convex" else 2
     best = hypervolume(np.stack([xs, 1 - xs**power], axis=1), (1.1, 1.1))

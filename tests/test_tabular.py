@@ -23,7 +23,7 @@ from archipelago.estimate.mb432 import LENGTHS, mb432
 from archipelago.estimate.tabular import Tabular
 from archipelago.journal.journal import Journal
 from archipelago.space.graph import Graph, Node
-from archipelago.strategy.base import load
+from archipelago.strategy.base import Memory, load
 from archipelago.strategy.evolution import RegularizedEvolution
 from archipelago.strategy.grid import Grid
 from archipelago.strategy.halving import SuccessiveHalving
@@ -106,7 +106,7 @@ def test_a_search_that_was_left_goes_on_to_the_same_outcomes(strategy, whole, tm
 
 def test_a_generation_under_way_goes_on_from_its_json():
     search = stage(RegularizedEvolution(), trials=4, candidates=4)
-    _, proposals = search.strategy.ask(search.strategy.init(search.space, SEED), 4)
+    _, proposals = search.strategy.ask(Memory(space=search.space, seed=SEED), 4)
     generation = search.estimator.start(proposals, 0, search.context)
     generation = type(generation).from_json(generation.to_json(), generation.tensors())
     (step,) = search.estimator.run(generation, search.context)

@@ -86,6 +86,7 @@ _HOME: dict[str, str] = {
     "Run": "config.run",
     "RunFailed": "core.errors",
     "Scaffold": "client.scaffold",
+    "Search": "driver.live",
     "Seed": "core.seeds",
     "Serial": "engine.serial",
     "SeriesChain": "space.series_chain",

@@ -51,6 +51,7 @@ from archipelago.data.tasks import MultiLabel as MultiLabel
 from archipelago.data.tasks import Regression as Regression
 from archipelago.driver.budget import Budget as Budget
 from archipelago.driver.budget import Final as Final
+from archipelago.driver.live import Search as Search
 from archipelago.engine.cluster import Cluster as Cluster
 from archipelago.engine.processes import Processes as Processes
 from archipelago.engine.serial import Serial as Serial

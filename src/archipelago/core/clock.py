@@ -25,7 +25,8 @@ class Clock:
     """Seconds by name, and how busy each worker was. Changed in place.
 
     Attributes:
-        seconds: of the coordinator: `select`, `frame`, `wait`, `check`, `combine`, `journal`.
+        seconds: of the coordinator: `select`, `frame`, `wait`, `check`, `combine`, `journal`,
+            `strategy` (asking and telling).
         busy: of each worker, inside tasks, by what they were: `train`, `evaluate`, `probe`.
     """
 

@@ -40,6 +40,9 @@ class Outcome:
         metrics: named values, e.g. `loss`, `accuracy` on the common validation clients.
         costs: exact architecture costs (`params`, `macs`, `bytes_per_round`) and what the
             meter counted (`client_seconds`, `bytes_up`, ...).
+        leaves: whatever else came out, by name: plain JSON data, or a flat float32 tensor (a
+            supernet's mixing weights), for which loop one puts `{"digest": ...}`, the place where
+            the journal keeps it for good.
     """
 
     number: int
@@ -50,6 +53,7 @@ class Outcome:
     costs: Mapping[str, float] = field(default_factory=dict[str, float])
     reason: str | None = None
     fidelity: float = 1.0
+    leaves: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def scored(self) -> bool:
@@ -58,7 +62,7 @@ class Outcome:
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON data; `from_json` is its inverse."""
-        return {
+        record: dict[str, Any] = {
             "number": self.number,
             "arch": dict(self.arch),
             "score": self.score if self.score > float("-inf") else None,
@@ -68,6 +72,7 @@ class Outcome:
             "reason": self.reason,
             "fidelity": self.fidelity,
         }
+        return {**record, "leaves": dict(self.leaves)} if self.leaves else record
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Outcome":

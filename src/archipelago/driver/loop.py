@@ -14,16 +14,18 @@ from torch import Tensor
 
 from archipelago.client.agreement import agreement_of
 from archipelago.client.training import tuned
+from archipelago.core.part_state import PartState, check_vector
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.driver.budget import Budget
 from archipelago.driver.front import Kept, pareto
+from archipelago.driver.live import Search
 from archipelago.driver.record import Recorder
 from archipelago.estimate.context import Estimator, EvaluationContext, Step
 from archipelago.federation.branch import Generation
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
-from archipelago.strategy.base import Memory, Strategy, load, save
+from archipelago.strategy.base import Memory, Strategy
 
 __all__ = ["Champion", "Position", "Stage", "explore"]
 
@@ -70,6 +72,8 @@ class Position:
 
     Attributes:
         strategy: the strategy's saved state; None before the first `ask`.
+        learned: the tensors of its own state, where it keeps one.
+        estimator: what the estimator keeps of its own; a generation under way has it instead.
         generation: the generation under way; None between two.
         index: of that generation, or of the next one; counts up from 0.
         trials: proposals scored.
@@ -84,10 +88,12 @@ class Position:
     champion: Champion | None = None
     front: tuple[Kept, ...] = ()
     kept: tuple[Champion, ...] = ()
+    learned: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    estimator: PartState | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
-        return {
+        record: dict[str, Any] = {
             "strategy": self.strategy,
             "heat": self.generation.to_json() if self.generation else None,
             "generation": self.index,
@@ -96,15 +102,21 @@ class Position:
             "front": [kept.to_json() for kept in self.front],
             "kept": [champion.to_json() for champion in self.kept],
         }
+        return {**record, "estimator": self.estimator.to_json()} if self.estimator else record
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the generation under way."""
-        return self.generation.tensors() if self.generation else {}
+        """Return the tensors of the generation under way, and those that parts keep."""
+        own = self.estimator.tensors if self.estimator else {}
+        return {
+            **(self.generation.tensors() if self.generation else {}),
+            **{f"strategy/{name}": tensor for name, tensor in self.learned.items()},
+            **{f"estimator/{name}": tensor for name, tensor in own.items()},
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Position":
         """Rebuild what `to_json` and `tensors` gave."""
-        generation, champion = data["heat"], data["champion"]
+        generation, champion, own = data["heat"], data["champion"], data.get("estimator")
         return cls(
             strategy=data["strategy"],
             generation=Generation.from_json(generation, tensors) if generation else None,
@@ -113,7 +125,13 @@ class Position:
             champion=Champion.from_json(champion) if champion else None,
             front=tuple(Kept.from_json(kept) for kept in data["front"]),
             kept=tuple(Champion.from_json(one) for one in data.get("kept", ())),
+            learned=_under("strategy/", tensors),
+            estimator=PartState.from_json(own, _under("estimator/", tensors)) if own else None,
         )
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,6 +181,7 @@ def explore(
         The position after a round, and the step that led there. After the last round of a
         generation the position has none under way.
     """
+    live = _search(stage, position)
     while True:
         if position.generation is None:
             cost = recorder.journal.cost(stage.name)
@@ -170,32 +189,33 @@ def explore(
             asked = min(room, stage.estimator.width(len(stage.context.clients)))
             if not asked:
                 return
-            state = (
-                stage.strategy.init(stage.space, stage.seed)
-                if position.strategy is None
-                else load(stage.space, position.strategy)
-            )
-            state, proposals = stage.strategy.ask(state, asked, stage.allowed)
+            with recorder.clock.of("strategy"):
+                proposals = live.ask(asked)
             if not proposals:
                 return
             context = _with_parents(stage, position, recorder)
             generation = stage.estimator.start(proposals, position.index, context)
-            position = replace(position, strategy=save(state), generation=generation)
+            position = replace(_saved(position, live), generation=generation, estimator=None)
         generation = position.generation
         assert generation is not None  # noqa: S101
         for step in stage.estimator.run(generation, stage.context):
             position = replace(position, generation=step.generation)
             if step.generation.outcomes:
                 before = position
-                position = _told(stage, recorder, position, step.generation)
-                pins = _pins(stage, before, position)
+                ended, leaves = _stored(stage, recorder, step.generation)
+                step = replace(step, generation=ended)  # noqa: PLW2901
+                with recorder.clock.of("strategy"):
+                    live.tell(ended.outcomes)
+                position = _told(stage, recorder, _saved(position, live), live.state, ended)
+                pins = _pins(stage, before, position) | leaves
                 recorder.full(
                     "generation",
                     whole(position),
                     step=step,
                     phase=stage.name,
-                    outcomes=step.generation.outcomes,
+                    outcomes=ended.outcomes,
                     pins=pins,
+                    tensors=position.tensors(),
                 )
             else:
                 recorder.round(step, stage.name, partial(_standing, whole, position))
@@ -208,9 +228,43 @@ def _standing(
     return whole(position), position.tensors()
 
 
-def _told(stage: Stage, recorder: Recorder, position: Position, generation: Generation) -> Position:
-    state = load(stage.space, position.strategy)
-    state = stage.strategy.tell(state, generation.outcomes)
+def _search(stage: Stage, position: Position) -> Search:
+    """Return the strategy's live search: it lasts as long as the stage runs in this process."""
+    if position.strategy is None:
+        return Search(stage.strategy, stage.space, stage.seed, allowed=stage.allowed)
+    return Search.load(
+        stage.strategy, stage.space, position.strategy, position.learned, allowed=stage.allowed
+    )
+
+
+def _saved(position: Position, live: Search) -> Position:
+    return replace(position, strategy=live.save(), learned=live.tensors())
+
+
+def _stored(
+    stage: Stage, recorder: Recorder, generation: Generation
+) -> tuple[Generation, dict[str, str | None]]:
+    """Put the tensors among the outcomes' leaves into the journal; return the pins they need."""
+    pins: dict[str, str | None] = {}
+
+    def stored(number: int, name: str, leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        check_vector(f"leaf {name!r} of outcome {number}", leaf)
+        digest = recorder.put(leaf)
+        pins[f"leaf/{stage.name}/{number}/{name}"] = digest
+        return {"digest": digest}
+
+    outcomes = tuple(
+        replace(o, leaves={name: stored(o.number, name, leaf) for name, leaf in o.leaves.items()})
+        for o in generation.outcomes
+    )
+    return replace(generation, outcomes=outcomes), pins
+
+
+def _told(
+    stage: Stage, recorder: Recorder, position: Position, state: Memory, generation: Generation
+) -> Position:
     champion, best = position.champion, None
     for outcome, branch in zip(generation.outcomes, generation.branches, strict=True):
         if _better(outcome, champion):
@@ -225,8 +279,8 @@ def _told(stage: Stage, recorder: Recorder, position: Position, generation: Gene
         )
     return replace(
         position,
-        strategy=save(state),
         generation=None,
+        estimator=generation.state,
         index=generation.index + 1,
         trials=position.trials + len(generation.outcomes),
         champion=champion,
@@ -275,15 +329,16 @@ def _kept(
 
 
 def _with_parents(stage: Stage, position: Position, recorder: Recorder) -> EvaluationContext:
+    context = replace(stage.context, state=position.estimator)
     if not position.kept:
-        return stage.context
+        return context
     kept = {one.outcome.number: one for one in position.kept}
 
     def parent(number: int) -> tuple[Graph, Tensor] | None:
         one = kept.get(number)
         return (one.graph, recorder.get(one.digest)) if one else None
 
-    return replace(stage.context, parent=parent)
+    return replace(context, parent=parent)
 
 
 def _pin(stage: Stage, one: Champion) -> str:

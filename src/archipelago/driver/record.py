@@ -64,11 +64,17 @@ class Recorder:
         outcomes: Sequence[Outcome] = (),
         pins: Mapping[str, str | None] | None = None,
         events: Sequence[tuple[str, Any]] = (),
+        tensors: Mapping[str, Tensor] | None = None,
     ) -> None:
-        """Commit a state between two generations or stages, where no tensors are under way."""
+        """Commit a state between two generations or stages, where no round is under way.
+
+        `tensors` are what parts keep of their own; for most there are none.
+        """
         with self.clock.of("journal"):
             rows: dict[str, Any] = _rows(step, phase) if step else {"events": list(events)}
-            self._write(kind, dict(state), {}, outcomes=outcomes, pins=pins or {}, **rows)
+            self._write(
+                kind, dict(state), tensors or {}, outcomes=outcomes, pins=pins or {}, **rows
+            )
 
     def _write(
         self, kind: str, state: dict[str, Any], tensors: Mapping[str, Tensor], **more: Any

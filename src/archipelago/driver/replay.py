@@ -9,6 +9,7 @@ import numpy as np
 from archipelago.core.checks import at_least
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch
+from archipelago.driver.live import Search
 from archipelago.estimate.table import Numbers, Table
 from archipelago.strategy.base import Memory, Strategy
 
@@ -75,27 +76,32 @@ def replay(
     """
     at_least("budget", budget, 1)
     at_least("batch", batch, 1)
-    state, paid, trained = strategy.init(table.space, seed), 0.0, dict[str, float]()
+    search, paid, trained = (
+        Search(strategy, table.space, seed, allowed=allowed),
+        0.0,
+        dict[str, float](),
+    )
     scores: list[float] = []
     spent: list[float] = []
     thought = 0.0
     while paid < budget - 1e-9:
         began = time.perf_counter()
-        state, proposals = strategy.ask(state, batch, allowed)
+        proposals = search.ask(batch)
         thought += time.perf_counter() - began
         if not proposals:
             break
         outcomes = [table.outcome(p) for p in proposals]
         for proposal, outcome in zip(proposals, outcomes, strict=True):
-            key = state.log.keys[proposal.number]
+            key = search.state.log.keys[proposal.number]
             before = trained.get(key, 0.0)
             paid += proposal.fidelity - (before if before < proposal.fidelity else 0.0)
             trained[key] = max(before, proposal.fidelity)
             scores.append(outcome.score)
             spent.append(paid)
         began = time.perf_counter()
-        state = strategy.tell(state, outcomes)
+        search.tell(outcomes)
         thought += time.perf_counter() - began
+    state = search.state
     incumbents, reported = _incumbents(state, table)
     return Trace(
         scores=np.array(scores),

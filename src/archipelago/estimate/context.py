@@ -9,9 +9,11 @@ from torch import Tensor
 
 from archipelago.client.kernels import Kernel
 from archipelago.core.meter import MeterRow, totals
+from archipelago.core.part_state import PartState
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal, Status
 from archipelago.data.presence import Presence
+from archipelago.estimate.forecast import Forecast, Outlook
 from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.rounds import Federation, Incident, Round, Scores, evaluate
 from archipelago.nn.build import initialise
@@ -50,6 +52,7 @@ class EvaluationContext:
         parent: from a proposal's number to its network and trained weights, where they were kept.
         presence: which classes the scorers hold, so that the metric has a value wherever some of
             them score; None: anybody scores.
+        state: what the estimator kept of its own from the generation before; None at first.
     """
 
     federation: Federation
@@ -59,6 +62,7 @@ class EvaluationContext:
     phase: str = "search"
     parent: Callable[[int], tuple[Graph, Tensor] | None] = lambda _: None
     presence: Presence | None = None
+    state: PartState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,8 +80,12 @@ class Step:
 class Estimator(Protocol):
     """A plan: who trains, who is scored, who is dropped.
 
-    `run` is a pure function of the generation it is given: handing it a committed one
+    `run` is a pure function of the generation it is given: handing it a committed generation
     continues from there to the same bits.
+
+    What outlives a generation (a supernet's weights) is the estimator's own state: `start` finds
+    it in `context.state` and puts it into the generation, `run` yields it changed within each
+    generation, and loop one commits it and hands it on.
     """
 
     def width(self, clients: int) -> int:
@@ -88,6 +96,16 @@ class Estimator(Protocol):
         self, proposals: Sequence[Proposal], index: int, context: EvaluationContext
     ) -> Generation:
         """Return a generation that has seen no round."""
+        ...
+
+    def forecast(
+        self,
+        proposals: Sequence[Proposal],
+        networks: Sequence[Graph],
+        index: int,
+        outlook: Outlook,
+    ) -> Forecast:
+        """Return the work of a generation, nothing computed: at most, where scores decide."""
         ...
 
     def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
@@ -139,6 +157,7 @@ def begin(
         proposals=tuple(proposals),
         branches=tuple(branches),
         validators=drawn,
+        state=context.state,
     )
 
 

@@ -22,6 +22,7 @@ from archipelago.estimate.context import (
     settle,
     share,
 )
+from archipelago.estimate.forecast import Forecast, Outlook
 from archipelago.estimate.margin import behind, bound
 from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.rounds import (
@@ -32,6 +33,7 @@ from archipelago.federation.rounds import (
     selected,
     step,
 )
+from archipelago.space.graph import Graph
 
 __all__ = ["Race", "groups", "speed_groups"]
 
@@ -245,8 +247,7 @@ class Race:
         """Draw the groups; start every branch from scratch, or from its parent's weights."""
         warm = self._warm(proposals)
         drawn = self._groups(proposals, index, context)
-        later = max(0, index - bool(self.warm and self.inherit))
-        rounds = self.warm if warm else self.budget(later)
+        rounds = self.warm if warm else self.budget(self._later(index))
         return begin(
             proposals,
             index,
@@ -259,6 +260,42 @@ class Race:
             validators=self.validators,
             inherit=self.inherit,
         )
+
+    def forecast(
+        self,
+        proposals: Sequence[Proposal],
+        networks: Sequence[Graph],
+        index: int,
+        outlook: Outlook,
+    ) -> Forecast:
+        """Return the generation's rounds as long as nobody is behind beyond doubt: at most.
+
+        How many a `margin` drops, and when an order is settled, the data say: none is counted.
+        """
+        judges, width = outlook.judges(self.validators), len(proposals)
+        if self._warm(proposals):
+            fits = self.warm * outlook.replies(outlook.clients, 0)
+            return outlook.work(networks, rounds=self.warm, fits=fits, evaluations=judges, risk=0.0)
+        turn = self._later(index)
+        budget = max(share(self.budget(turn), proposal.fidelity) for proposal in proposals)
+        at_once = min(self.groups or width, width)
+        visits = outlook.replies(self.group or outlook.clients // at_once, self.sample)
+        risk = self.risk(width - 1, judges, generation=turn)
+        live, rounds, fits, checks = width, 0, 0, 0
+        if width > 1 and (self.screen or not self.checkpoint):
+            checks += width * judges
+            live = min(width, self.screen) if self.screen else self._kept(width)
+            if live == 1:
+                return outlook.work(networks, rounds=1, evaluations=checks, risk=risk)
+        for done in range(1, budget + 1):
+            rounds += ceil(live / at_once)
+            fits += live * visits
+            if done == budget or (self.checkpoint and done % self.checkpoint == 0):
+                checks += live * judges
+                before, live = live, self._kept(live)
+                if live == 1 < before:
+                    break
+        return outlook.work(networks, rounds=rounds, fits=fits, evaluations=checks, risk=risk)
 
     def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield after every round until the race is over."""
@@ -291,6 +328,15 @@ class Race:
             if not any(branch.alive for branch in generation.branches):
                 generation = replace(generation, outcomes=outcomes(generation))
             yield settle(generation, done, scores)
+
+    def _later(self, index: int) -> int:
+        """Return which generation's budget counts: they grow from the one after a warm start on."""
+        return max(0, index - bool(self.warm and self.inherit))
+
+    def _kept(self, live: int) -> int:
+        """Return how many of `live` candidates the rule keeps at a checkpoint, at most."""
+        part = {"half": 0.5, "fraction": self.fraction}.get(self.drop)
+        return live if part is None else max(1, int((1 - part) * live))
 
     def _warm(self, proposals: Sequence[Proposal]) -> bool:
         alone = len(proposals) == 1 and proposals[0].parent is None
@@ -397,9 +443,7 @@ class Race:
                 for b in ranked[1:]
                 if behind(best, scores.vectors[b.number], self.drift) > self.z
             )
-        share = 0.5 if self.drop == "half" else self.fraction
-        keep = max(1, int((1 - share) * len(ranked)))
-        return frozenset(branch.number for branch in ranked[keep:])
+        return frozenset(branch.number for branch in ranked[self._kept(len(ranked)) :])
 
     def _settled(self, live: Sequence[Branch]) -> bool:
         """Whether the leading half has kept its order over the last `settled` checkpoints."""

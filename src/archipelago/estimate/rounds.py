@@ -16,8 +16,10 @@ from archipelago.estimate.context import (
     settle,
     share,
 )
+from archipelago.estimate.forecast import Forecast, Outlook
 from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.rounds import step
+from archipelago.space.graph import Graph
 
 __all__ = ["Rounds"]
 
@@ -83,6 +85,24 @@ class Rounds:
             inherit=self.inherit,
         )
 
+    def forecast(
+        self,
+        proposals: Sequence[Proposal],
+        networks: Sequence[Graph],
+        index: int,
+        outlook: Outlook,
+    ) -> Forecast:
+        """Return every round of every candidate, as if none converged or ran out of time."""
+        del index
+        judges, fits, checks, last = outlook.judges(self.validators), 0, 0, 0
+        for proposal in proposals:
+            rounds, clients = self._split(proposal.fidelity)
+            turns = share(self.rounds, rounds)
+            fits += turns * outlook.replies(_count(outlook.clients, clients), 0)
+            checks += judges * (ceil(turns / self.every) if self.every else 1)
+            last = max(last, turns)
+        return outlook.work(networks, rounds=last, fits=fits, evaluations=checks)
+
     def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield after every round until no branch is alive."""
         while not generation.outcomes:
@@ -131,8 +151,12 @@ class Rounds:
 def _first(context: EvaluationContext, part: float) -> Sequence[int]:
     """Return this share of the clients, rounded up: the first in an order drawn once a stage."""
     clients = context.clients
-    count = ceil(part * len(clients) - 1e-9)
+    count = _count(len(clients), part)
     if count >= len(clients):
         return clients
     order = context.federation.seed.child(context.phase, "order").numpy().permutation(len(clients))
     return tuple(sorted(clients[index] for index in order[:count]))
+
+
+def _count(clients: int, part: float) -> int:
+    return ceil(part * clients - 1e-9)

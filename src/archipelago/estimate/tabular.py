@@ -10,6 +10,7 @@ from archipelago.core.meter import MeterRow
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
 from archipelago.estimate.context import EvaluationContext, Step, untrained
+from archipelago.estimate.forecast import Forecast, Outlook
 from archipelago.estimate.table import Table
 from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.federation import Federation
@@ -75,6 +76,18 @@ class Tabular:
     ) -> Generation:
         """Give every proposal a branch that nobody will train."""
         return untrained(proposals, index, context)
+
+    def forecast(
+        self,
+        proposals: Sequence[Proposal],
+        networks: Sequence[Graph],
+        index: int,
+        outlook: Outlook,
+    ) -> Forecast:
+        """Return what the meter will count; nobody trains or scores."""
+        del networks, index, outlook
+        macs = sum(round(self.macs * proposal.fidelity) for proposal in proposals)
+        return Forecast(rounds=1, macs=macs, risk=None)
 
     def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield once: everything is looked up.

@@ -12,11 +12,13 @@ from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
 from archipelago.estimate.context import EvaluationContext, Step, outcomes, untrained
+from archipelago.estimate.forecast import Forecast, Outlook
 from archipelago.federation.branch import Branch, Generation
 from archipelago.federation.probe import probe
 from archipelago.federation.rounds import Scores
 from archipelago.nn.model import Model
 from archipelago.nn.proxies import LABELLED, proxy
+from archipelago.space.graph import Graph
 
 __all__ = ["ZeroCost"]
 
@@ -72,6 +74,18 @@ class ZeroCost:
     ) -> Generation:
         """Start every branch from scratch; nobody will train it."""
         return untrained(proposals, index, context, validators=self.validators)
+
+    def forecast(
+        self,
+        proposals: Sequence[Proposal],
+        networks: Sequence[Graph],
+        index: int,
+        outlook: Outlook,
+    ) -> Forecast:
+        """Return one sweep over the judges; the server's own costs no client anything."""
+        del index
+        judges = outlook.judges(self.validators) if self.where == "clients" else 0
+        return outlook.work(networks, rounds=1, evaluations=len(proposals) * judges)
 
     def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
         """Yield once: everybody is judged in one sweep."""

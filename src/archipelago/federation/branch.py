@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from archipelago.core.part_state import PartState
 from archipelago.core.trial import Outcome, Proposal, Value
 from archipelago.data.preprocess import SCALING
 from archipelago.federation.buffer import Flight
@@ -147,6 +148,7 @@ class Generation:
         branches: one a proposal, in the same order.
         validators: clients that score every survivor.
         outcomes: in proposal order; empty until the generation has ended.
+        state: what the estimator keeps of its own beyond this generation; None for most.
     """
 
     index: int
@@ -154,10 +156,11 @@ class Generation:
     branches: tuple[Branch, ...]
     validators: tuple[int, ...]
     outcomes: tuple[Outcome, ...] = ()
+    state: PartState | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the tensors."""
-        return {
+        record: dict[str, Any] = {
             "generation": self.index,
             "proposals": [
                 {
@@ -172,18 +175,21 @@ class Generation:
             "validators": list(self.validators),
             "outcomes": [outcome.to_json() for outcome in self.outcomes],
         }
+        return {**record, "state": self.state.to_json()} if self.state else record
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors of the branches that still need them, named `index/name`."""
+        """Return the branches' tensors, named `index/name`, and the estimator's, `state/name`."""
+        own = self.state.tensors if self.state else {}
         return {
             f"{index}/{name}": tensor
             for index, branch in enumerate(self.branches)
             for name, tensor in branch.tensors().items()
-        }
+        } | {f"state/{name}": tensor for name, tensor in own.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> "Generation":
         """Rebuild what `to_json` and `tensors` gave."""
+        state = data.get("state")
         return cls(
             index=data["generation"],
             proposals=tuple(Proposal(**p) for p in data["proposals"]),
@@ -193,6 +199,7 @@ class Generation:
             ),
             validators=tuple(data["validators"]),
             outcomes=tuple(Outcome.from_json(o) for o in data["outcomes"]),
+            state=PartState.from_json(state, _of("state", tensors)) if state else None,
         )
 
 
@@ -201,7 +208,7 @@ def _clients(data: int | Sequence[int]) -> Sequence[int]:
     return range(data) if isinstance(data, int) else tuple(data)
 
 
-def _of(index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _of(index: int | str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = f"{index}/"
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 

@@ -1,13 +1,11 @@
 """Asynchronous successive halving: promote as soon as someone is among the best."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from archipelago.core.checks import between
-from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
-from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
 from archipelago.strategy.halving import check_rungs, standing, uniform
 
@@ -36,10 +34,6 @@ class Asha:
         check_rungs(self.rungs)
         between("strategy.reduction", self.reduction, 1, 1000, open_low=True)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -53,10 +47,6 @@ class Asha:
                 break
             state = state.add(arch, None, self.rungs[0])
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; who is promoted follows from them."""
-        return state.hear(outcomes)
 
     def _due(self, state: Memory) -> Iterator[tuple[Proposal, int]]:
         """Yield who may be promoted and to which rung; asking tells nobody, so all hold at once."""

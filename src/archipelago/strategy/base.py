@@ -1,22 +1,28 @@
 """What a strategy promises, and how its state is kept."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from math import isnan
 from random import Random
-from typing import Any, Protocol, TypeVar, overload, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload, runtime_checkable
 
 from archipelago.core.errors import ConfigError, JournalError
+from archipelago.core.part_state import PartState
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.space.space import Space
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Allowed", "Log", "Memory", "Strategy", "load", "save"]
 
 Allowed = Callable[[Arch], bool]
 T = TypeVar("T")
 VERSION = 1
+LEARNED = 2
+"""Written where a strategy keeps a state of its own: an older program would go on without it."""
 DRAWS = 2000
 """Draws in a row that may be refused before a strategy gives up looking for a new point."""
 MOST_LOOKED_THROUGH = 20_000
@@ -96,6 +102,8 @@ class Memory:
         log: the shared columns.
         asks: how many proposals of `log` are this state's.
         tells: how many outcomes of `log` are this state's.
+        learned: the strategy's own state, where it keeps one; None where what it knows is a pure
+            function of proposals and outcomes, which is then derived again after a restart.
     """
 
     space: Space
@@ -103,6 +111,7 @@ class Memory:
     log: Log = field(default_factory=Log, compare=False, repr=False)
     asks: int = 0
     tells: int = 0
+    learned: PartState | None = field(default=None, compare=False)
 
     @property
     def asked(self) -> Column[Proposal]:
@@ -152,28 +161,20 @@ class Memory:
         log.places.append(places)
         log.keys.append(key)
         log.first.setdefault(key, self.asks)
-        return Memory(
-            space=self.space, seed=self.seed, log=log, asks=self.asks + 1, tells=self.tells
-        )
+        return self._at(log, self.asks + 1, self.tells)
 
     def hear(self, outcomes: Sequence[Outcome]) -> "Memory":
         """Return the memory with these outcomes.
 
         Raises:
-            ConfigError: an outcome of a proposal never made, told twice, or with a NaN score.
+            ConfigError: an outcome of a proposal never made, told twice, of another architecture
+                or fidelity than was proposed, or with a score that is no number. None is taken.
         """
         new: set[int] = set()
         for outcome in outcomes:
-            if not 0 <= outcome.number < self.asks:
-                raise ConfigError("an outcome of a proposal never made", got=outcome.number)
+            self._check(outcome)
             if outcome.number in new or self.heard(outcome.number) is not None:
                 raise ConfigError("an outcome told twice", got=outcome.number)
-            if isnan(outcome.score):
-                raise ConfigError(
-                    "a score is NaN",
-                    got=outcome.number,
-                    fix="report a failed candidate as status 'failed' with score -inf",
-                )
             new.add(outcome.number)
         log = self.log
         if len(log.told) != self.tells:
@@ -181,9 +182,48 @@ class Memory:
         for outcome in outcomes:
             log.heard[outcome.number] = len(log.told)
             log.told.append(outcome)
+        return self._at(log, self.asks, len(log.told))
+
+    def learn(self, learned: PartState) -> "Memory":
+        """Return the memory with this own state of the strategy in the place of the one before."""
+        return replace(self, learned=learned)
+
+    def _at(self, log: Log, asks: int, tells: int) -> "Memory":
         return Memory(
-            space=self.space, seed=self.seed, log=log, asks=self.asks, tells=len(log.told)
+            space=self.space,
+            seed=self.seed,
+            log=log,
+            asks=asks,
+            tells=tells,
+            learned=self.learned,
         )
+
+    def _check(self, outcome: Outcome) -> None:
+        number, score = outcome.number, outcome.score
+        if not isinstance(number, int) or not 0 <= number < self.asks:
+            raise ConfigError("an outcome of a proposal never made", got=number)
+        proposal = self.log.asked[number]
+        if outcome.arch != proposal.arch:
+            raise ConfigError(
+                f"an outcome of another architecture than proposal {number}",
+                got=dict(outcome.arch),
+                fix=f"tell what became of {dict(proposal.arch)}",
+            )
+        if outcome.fidelity != proposal.fidelity:
+            raise ConfigError(
+                f"an outcome of another fidelity than proposal {number}",
+                got=outcome.fidelity,
+                fix=f"pass fidelity=proposal.fidelity, here {proposal.fidelity}",
+            )
+        if not isinstance(score, (int, float)) or isnan(score):
+            kind = "is NaN" if isinstance(score, float) else "is not a Python number"
+            raise ConfigError(
+                f"a score {kind}",
+                got=number,
+                fix="report a failed candidate as status 'failed' with score -inf"
+                if isinstance(score, float)
+                else "write score=float(...)",
+            )
 
     def fresh(
         self, draw: Callable[[Random], Arch], allowed: Allowed | None, *, again: bool = False
@@ -206,11 +246,13 @@ class Memory:
 
 @runtime_checkable
 class Strategy(Protocol):
-    """Proposes architectures. No side effects: what it knows is in the state it returns."""
+    """Proposes architectures. No side effects: what it knows is in the state it returns.
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return the state of a search that has asked nothing."""
-        ...
+    Whoever drives the search keeps the state and adds the outcomes to it; `state.told` holds them
+    in order of arrival: late, in any order, some or all. What follows from a prefix of them may be
+    remembered in `state.log.notes`, which live as long as the search. What does not, a strategy
+    keeps as its own: `state.learn(PartState(...))`, found again in `state.learned`, None at first.
+    """
 
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
@@ -218,15 +260,11 @@ class Strategy(Protocol):
         """Return up to `n` new proposals; none when nothing new can be found."""
         ...
 
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Take outcomes: late, in any order, some or all."""
-        ...
-
 
 def save(state: Memory) -> dict[str, Any]:
-    """Return the state as plain JSON data."""
-    return {
-        "version": VERSION,
+    """Return the state as plain JSON data, without the tensors of `state.learned`."""
+    saved: dict[str, Any] = {
+        "version": VERSION if state.learned is None else LEARNED,
         "space": state.space.digest,
         "seed": [state.seed.root, list(state.seed.path)],
         "asked": [
@@ -235,19 +273,27 @@ def save(state: Memory) -> dict[str, Any]:
         ],
         "told": [outcome.to_json() for outcome in state.told],
     }
+    return saved if state.learned is None else {**saved, "learned": state.learned.to_json()}
 
 
-def load(space: Space, data: Mapping[str, Any]) -> Memory:
+def load(
+    space: Space, data: Mapping[str, Any], tensors: "Mapping[str, Tensor] | None" = None
+) -> Memory:
     """Rebuild a state.
+
+    Args:
+        space: the space it belongs to.
+        data: what `save` returned.
+        tensors: those of the strategy's own state, by name, where it has any.
 
     Raises:
         JournalError: written by another version, or for another space.
     """
-    if data.get("version") != VERSION:
+    if data.get("version") not in (VERSION, LEARNED):
         raise JournalError(
             "a strategy's state of another version",
             got=data.get("version"),
-            fix=f"this program reads version {VERSION}",
+            fix=f"this program reads versions {VERSION} and {LEARNED}",
         )
     if data.get("space") != space.digest:
         raise JournalError(
@@ -258,4 +304,6 @@ def load(space: Space, data: Mapping[str, Any]) -> Memory:
     state = Memory(space=space, seed=Seed(root, tuple(path)))
     for proposal in data["asked"]:
         state = state.add(proposal["arch"], proposal["parent"], proposal["fidelity"])
-    return state.hear([Outcome.from_json(outcome) for outcome in data["told"]])
+    state = state.hear([Outcome.from_json(outcome) for outcome in data["told"]])
+    own = data.get("learned")
+    return state if own is None else state.learn(PartState.from_json(own, tensors or {}))

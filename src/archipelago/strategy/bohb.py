@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archipelago.core.checks import at_least, between
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.trial import Arch, Proposal
 from archipelago.space.dims import Slot
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
@@ -61,10 +60,6 @@ class Bohb:
         at_least("strategy.widen", self.widen, 0)
         between("strategy.narrowest", self.narrowest, 0, 0.5, open_low=True)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -85,10 +80,6 @@ class Bohb:
             bracket=lambda index: cycle[index % len(cycle)],
             draw=draw,
         )
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; the model follows from them."""
-        return state.hear(outcomes)
 
     def _model(self, state: Memory) -> tuple["Kernels", "Kernels"] | None:
         """Fit both densities, or return None while no fidelity has enough outcomes."""

@@ -1,13 +1,12 @@
 """Policy gradient with a recurrent controller. Loads torch when it first draws, not before."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.trial import Arch, Proposal
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
 from archipelago.strategy.reinforce import Advantage
@@ -24,7 +23,8 @@ class Controller:
 
     What it wrote last is its next input, so that later choices depend on earlier ones. Weights
     start uniform in [-0.08, 0.08]. The policy is a function of the outcomes in their order of
-    arrival: after a restart it is learned again from them, which takes milliseconds each.
+    arrival: a search learns from each once, and after a restart from all of them once more, which
+    takes milliseconds each.
 
     Attributes:
         units: hidden size of the cell.
@@ -49,10 +49,6 @@ class Controller:
         between("strategy.decay", self.decay, 0, 1, open_high=True)
         at_least("strategy.entropy", self.entropy, 0)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -73,10 +69,6 @@ class Controller:
                 break
             state = state.add(arch)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; the policy follows from them."""
-        return state.hear(outcomes)
 
     def _writer(self, state: Memory) -> "_Writer":
         key = ("controller", self)

@@ -9,7 +9,6 @@ import numpy as np
 
 from archipelago.core.checks import at_least
 from archipelago.core.errors import ConfigError
-from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
@@ -53,10 +52,6 @@ class RegularizedEvolution:
                 fix=f"lower sample to {self.population} or raise population to {self.sample}",
             )
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -75,10 +70,6 @@ class RegularizedEvolution:
                 break
             state = state.add(arch, parent.number if parent else None)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Add the newborn; the dead are no longer compared."""
-        return state.hear(outcomes)
 
     def _parent(self, state: Memory) -> Outcome | None:
         if state.asks < self.population or not state.tells:

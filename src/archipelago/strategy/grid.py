@@ -1,13 +1,10 @@
 """Every point, in order."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Literal
 
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Outcome, Proposal
-from archipelago.space.space import Space
+from archipelago.core.trial import Proposal
 from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["Grid"]
@@ -24,10 +21,6 @@ class Grid:
     kind: Literal["grid"] = "grid"
     most: int = 100_000
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory; `seed` plays no part in a grid."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -41,7 +34,3 @@ class Grid:
                 seen.add(key)
                 state = state.add(arch)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; they change nothing."""
-        return state.hear(outcomes)

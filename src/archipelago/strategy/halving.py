@@ -7,9 +7,7 @@ from typing import Literal
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError
-from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
-from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["Bracket", "SuccessiveHalving", "check_rungs", "climb", "standing"]
@@ -68,20 +66,12 @@ class SuccessiveHalving:
                 where="strategy.sizes",
             )
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
         """Return up to `n` promotions and new points."""
         bracket = Bracket(0, self.sizes)
         return climb(state, n, allowed, rungs=self.rungs, bracket=lambda _: bracket, draw=uniform)
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; who is promoted follows from them."""
-        return state.hear(outcomes)
 
 
 def check_rungs(rungs: Sequence[float]) -> None:

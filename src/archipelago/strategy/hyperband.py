@@ -1,14 +1,11 @@
 """Hyperband: successive halving from several starting fidelities in turn."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
 
 from archipelago.core.checks import between
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Outcome, Proposal
-from archipelago.space.space import Space
+from archipelago.core.trial import Proposal
 from archipelago.strategy.base import Allowed, Memory
 from archipelago.strategy.halving import Bracket, check_rungs, climb, uniform
 
@@ -38,10 +35,6 @@ class Hyperband:
         check_rungs(self.rungs)
         between("strategy.reduction", self.reduction, 1, 1000, open_low=True)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -55,10 +48,6 @@ class Hyperband:
             bracket=lambda index: cycle[index % len(cycle)],
             draw=uniform,
         )
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; who is promoted follows from them."""
-        return state.hear(outcomes)
 
 
 def brackets(rungs: int, reduction: float) -> tuple[Bracket, ...]:

@@ -1,13 +1,11 @@
 """Hill climbing with restarts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from archipelago.core.checks import at_least
-from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal
-from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["LocalSearch"]
@@ -39,10 +37,6 @@ class LocalSearch:
     def __post_init__(self) -> None:
         at_least("strategy.starts", self.starts, 1)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -60,10 +54,6 @@ class LocalSearch:
                 break
             state = state.add(arch, parent.number if parent else None)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes."""
-        return state.hear(outcomes)
 
     def _stand(self, state: Memory, allowed: Allowed | None) -> Outcome | None:
         """Return where the climb has come to; None before it starts."""

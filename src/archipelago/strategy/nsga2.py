@@ -9,8 +9,7 @@ import numpy as np
 
 from archipelago.core.checks import at_least, between
 from archipelago.core.errors import ConfigError
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.trial import Arch, Proposal
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
 from archipelago.strategy.columns import Numbers
@@ -63,10 +62,6 @@ class Nsga2:
         between("strategy.cross", self.cross, 0, 1)
         at_least("strategy.mutate", self.mutate, 0)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -83,10 +78,6 @@ class Nsga2:
                 break
             state = state.add(arch, parent)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes."""
-        return state.hear(outcomes)
 
     def _child(
         self, state: Memory, chosen: tuple[Numbers, Numbers, Numbers], allowed: Allowed | None

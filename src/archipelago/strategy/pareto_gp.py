@@ -8,9 +8,7 @@ from typing import Literal
 import numpy as np
 
 from archipelago.core.checks import at_least, between
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
-from archipelago.space.space import Space
+from archipelago.core.trial import Arch, Proposal
 from archipelago.strategy.base import Allowed, Memory
 from archipelago.strategy.columns import Growing, Numbers, propose, rank_normal
 from archipelago.strategy.gaussian_process import GaussianProcess
@@ -70,19 +68,11 @@ class ParEgo:
         between("strategy.noise", self.noise, 0, 100, open_low=True)
         at_least("strategy.candidates", self.candidates, 2)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
         """Return up to `n` points, each for a weighting of its own."""
         return propose(state, n, allowed, startup=self.startup, choose=self._choose)
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes."""
-        return state.hear(outcomes)
 
     def _choose(self, state: Memory, rng: Random) -> tuple[Sequence[Arch], Numbers]:
         points = self._points(state)

@@ -1,12 +1,9 @@
 """Independent draws: the baseline that every method must beat."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Outcome, Proposal
-from archipelago.space.space import Space
+from archipelago.core.trial import Proposal
 from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["Random"]
@@ -26,10 +23,6 @@ class Random:
     kind: Literal["random"] = "random"
     again: bool = False
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -41,7 +34,3 @@ class Random:
                 break
             state = state.add(arch)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; they change nothing."""
-        return state.hear(outcomes)

@@ -6,8 +6,7 @@ from math import exp, log, sqrt
 from typing import Literal
 
 from archipelago.core.checks import at_least, between
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.trial import Arch, Proposal
 from archipelago.space.dims import Slot
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
@@ -79,10 +78,6 @@ class Reinforce:
         between("strategy.decay", self.decay, 0, 1, open_high=True)
         at_least("strategy.entropy", self.entropy, 0)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -96,10 +91,6 @@ class Reinforce:
                 break
             state = state.add(arch)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; the policy follows from them."""
-        return state.hear(outcomes)
 
     def policy(self, state: Memory) -> Logits:
         """Return the logits of every choice's options after what was told."""

@@ -1,12 +1,11 @@
 """Progressive shrinking: from a trained network down to a budget, one layer's filters at a time."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from archipelago.core.checks import between, one_of
 from archipelago.core.errors import ConfigError, IncompatibleParts
-from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome, Proposal, Value
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
@@ -64,14 +63,40 @@ class ProgressiveShrinking:
                 fix=f"raise step to {(1 - self.until) * (1 - self.decay):.3g}, or decay",
             )
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory.
+    def ask(
+        self, state: Memory, n: int, allowed: Allowed | None = None
+    ) -> tuple[Memory, tuple[Proposal, ...]]:
+        """Return the whole network, then each iteration's candidates; none once the budget is met.
+
+        With fewer than the candidates asked for, the groups take turns from iteration to iteration.
 
         Raises:
             IncompatibleParts: the space is not one of widths, or does not know this cost.
             ConfigError: the budget is below what the narrowest network costs.
         """
-        memory = Memory(space=space, seed=seed)
+        before = len(state.asked)
+        if not before:
+            self._check(state.space)
+            if n:
+                state = state.add(_whole(state.space))
+            return state, state.asked[before:]
+        winner = self._winner(state)
+        if winner is None or not n:
+            return state, ()
+        limit = self._limit(state.space, winner.arch)
+        if limit is None:
+            return state, ()
+        found = list(self._candidates(state.space, winner.arch, limit))
+        if allowed is not None:
+            found = [arch for arch in found if allowed(arch)]
+        if self.pick == "random" and found:
+            found = [state.rng("pick").choice(found)]
+        turn = (len(self.recorded(state)) - 1) * n if len(found) > n else 0
+        for index in range(min(n, len(found))):
+            state = state.add(found[(turn + index) % len(found)], winner.number)
+        return state, state.asked[before:]
+
+    def _check(self, space: Space) -> None:
         if space.costs is None or any(slot.conditions for slot in space.slots):
             raise IncompatibleParts(
                 "progressive shrinking needs a space of widths, whose costs are known",
@@ -96,39 +121,6 @@ class ProgressiveShrinking:
                 where="strategy.until",
                 fix=f"raise until to {share:.3f} or more, or lower space.least",
             )
-        return memory
-
-    def ask(
-        self, state: Memory, n: int, allowed: Allowed | None = None
-    ) -> tuple[Memory, tuple[Proposal, ...]]:
-        """Return the whole network, then each iteration's candidates; none once the budget is met.
-
-        With fewer than the candidates asked for, the groups take turns from iteration to iteration.
-        """
-        before = len(state.asked)
-        if not before:
-            if n:
-                state = state.add(_whole(state.space))
-            return state, state.asked[before:]
-        winner = self._winner(state)
-        if winner is None or not n:
-            return state, ()
-        limit = self._limit(state.space, winner.arch)
-        if limit is None:
-            return state, ()
-        found = list(self._candidates(state.space, winner.arch, limit))
-        if allowed is not None:
-            found = [arch for arch in found if allowed(arch)]
-        if self.pick == "random" and found:
-            found = [state.rng("pick").choice(found)]
-        turn = (len(self.recorded(state)) - 1) * n if len(found) > n else 0
-        for index in range(min(n, len(found))):
-            state = state.add(found[(turn + index) % len(found)], winner.number)
-        return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes; an iteration is decided once all of its own are in."""
-        return state.hear(outcomes)
 
     def recorded(self, state: Memory) -> tuple[int, ...]:
         """Return the number of each iteration's winner so far, the whole network's first.
@@ -195,10 +187,10 @@ class ProgressiveShrinking:
             }
             if self._cost(space, less) <= limit:
                 return less
-        raise AssertionError("init checked that the narrowest network meets every limit")
+        raise AssertionError("the first ask checked that the narrowest network meets every limit")
 
     def _cost(self, space: Space, arch: Mapping[str, Value]) -> float:
-        assert space.costs is not None  # noqa: S101 - checked by init
+        assert space.costs is not None  # noqa: S101 - checked by the first ask
         return space.costs(arch)[self.resource]
 
 

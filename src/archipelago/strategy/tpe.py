@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 
 from archipelago.core.checks import at_least, between
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
+from archipelago.core.trial import Arch, Proposal
 from archipelago.space.dims import Slot
 from archipelago.space.space import Space
 from archipelago.strategy.base import Allowed, Memory
@@ -66,19 +65,11 @@ class Tpe:
         at_least("strategy.candidates", self.candidates, 0)
         between("strategy.prior", self.prior, 0, 1000, open_low=True)
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
         """Return up to `n` points."""
         return propose(state, n, allowed, startup=self.startup, choose=self._choose)
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes."""
-        return state.hear(outcomes)
 
     def count_good(self, trials: int) -> int:
         """Return how many of `trials` are good."""

@@ -6,10 +6,12 @@ the estimator's own rule; minutes come from timing one client's round here and n
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from functools import reduce
+from operator import add
 from random import Random
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import torch
@@ -19,9 +21,12 @@ from archipelago.config.run import Run
 from archipelago.core.atomic import scratch
 from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome
+from archipelago.core.trial import Arch, Outcome, Proposal
 from archipelago.data.fleet import Population
 from archipelago.data.releases import withheld_lines
+from archipelago.driver.live import Search
+from archipelago.estimate.forecast import Forecast, Outlook
+from archipelago.estimate.rounds import Rounds
 from archipelago.nn.model import Model
 from archipelago.space.graph import Graph
 from archipelago.space.space import Space
@@ -86,22 +91,6 @@ class Plan:
     withheld: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """Fits, evaluations and rounds."""
-
-    fits: int = 0
-    evaluations: int = 0
-    rounds: int = 0
-
-    def __add__(self, other: "_Work") -> "_Work":
-        return _Work(
-            self.fits + other.fits,
-            self.evaluations + other.evaluations,
-            self.rounds + other.rounds,
-        )
-
-
 def plan(run: Run) -> Plan:
     """Prepare the data, look at the space, time one client's round; train nothing else.
 
@@ -129,20 +118,19 @@ def plan(run: Run) -> Plan:
         typical = sorted(graphs, key=lambda graph: graph.macs)[len(graphs) // 2]
         fronts = [wave[0] for wave in waves] or [typical]
         waves = waves or [[typical] * n for n in _generations(run, clients, run.budget.trials)]
-        generations = [(index, len(wave)) for index, wave in enumerate(waves)]
+        generations = list(range(len(waves)))
         if run.tune.afterwards:
             later = _generations(run, clients, run.tune.trials)
             waves += [[typical] * width for width in later]
-            generations += list(enumerate(later))
-        search = [_searched(run, shards, *item) for item in generations]
-        final = _finished(run, clients, len(shards.scoring))
+            generations += range(len(later))
+        outlook = _outlook(run, shards)
+        searched, final = _searched(run, outlook, generations, waves), _finished(run)
+        finals = [final.forecast(_asked([one]), [one], 0, outlook) for one in fronts]
         rate = _rate(run, shards, typical, seed)
-    work = [*zip(search, waves, strict=True), *((final, [network]) for network in fronts)]
-    visits = sum(one.fits for one, _ in work)
-    judged = sum(one.evaluations for one, _ in work)
-    macs, moved = _spent(run, shards, work)
+    search, whole = _sum(searched), _sum([*searched, *finals])
     share = _REFERENCES if run.final.references else 1.0
-    seconds = macs / typical.macs / (3 * rate) / _workers(run) + _VISIT * (visits + judged)
+    visits = whole.fits + whole.evaluations
+    seconds = whole.macs / typical.macs / (3 * rate) / _workers(run) + _VISIT * visits
     return Plan(
         size=space.size,
         allowed=allowed,
@@ -150,15 +138,15 @@ def plan(run: Run) -> Plan:
         rows=int(shards.train_rows.sum()),
         candidates=sum(map(len, waves)),
         generations=len(generations),
-        rounds=(sum(work.rounds for work in search), final.rounds),
+        rounds=(search.rounds, finals[0].rounds),
         params=_spread([graph.params for graph in graphs]),
         macs=_spread([graph.macs for graph in graphs]),
-        visits=visits,
-        bytes_per_client=moved / clients,
-        macs_in_all=round(macs),
+        visits=whole.fits,
+        bytes_per_client=whole.bytes / clients,
+        macs_in_all=round(whole.macs),
         minutes=(share * seconds + _AROUND) / 60,
         references=run.final.references,
-        risk=_risk(run, generations, len(shards.scoring)),
+        risk=search.risk,
         scores=scores,
         withheld=tuple(withheld),
     )
@@ -201,112 +189,57 @@ def _shrinks(run: Run) -> bool:
 def _shrunk(run: Run, space: Space, signature: Any, clients: int) -> list[list[Graph]]:
     """Return each iteration's candidates, as if the first had always won."""
     width, left = run.estimator.width(clients), run.budget.trials
-    state = run.strategy.init(space, Seed(run.seed))
+    search = Search(run.strategy, space, Seed(run.seed))
     waves: list[list[Graph]] = []
     while left:
-        state, asked = run.strategy.ask(state, min(width, left))
+        asked = search.ask(min(width, left))
         if not asked:
             break
         waves.append(
             [run.family.graph(one.arch, signature.shape, signature.outputs) for one in asked]
         )
         left -= len(asked)
-        told = [Outcome(number=one.number, arch=one.arch, score=0.0) for one in asked]
-        state = run.strategy.tell(state, told)
+        search.tell(Outcome(number=one.number, arch=one.arch, score=0.0) for one in asked)
     return waves
 
 
-def _spent(
-    run: Run, shards: Population, work: list[tuple[_Work, list[Graph]]]
-) -> tuple[float, float]:
-    """Return multiply-accumulates and bytes of all clients, each work at its networks' mean."""
-    rows = float(shards.train_rows.sum()) / shards.clients
-    checked = float(shards.validation_rows.sum()) / len(shards.scoring)
-    macs = moved = 0.0
-    for one, networks in work:
-        # Training is a forward and a backward pass; the backward one costs two forward ones.
-        passes = 3 * rows * run.client.epochs * one.fits + checked * one.evaluations
-        macs += passes * mean(network.macs for network in networks)
-        # A fit moves the model down and up; an evaluation only down.
-        size = mean(network.bytes_per_round for network in networks)
-        moved += size * (one.fits + 0.5 * one.evaluations)
-    return macs, moved
+def _outlook(run: Run, shards: Population) -> Outlook:
+    def replies(group: int, asked: int) -> int:
+        cohort = run.cohort
+        if asked:
+            cohort = replace(cohort, clients=asked, fraction=1.0, minimum=1)
+        return run.topology.replies(cohort, group)
 
-
-def _warm(run: Run, generation: int) -> bool:
-    """Whether a generation is the first network's training on all clients, which nobody races."""
-    plan = run.estimator
-    first = _shrinks(run) and not generation
-    return first and plan.kind == "race" and plan.inherit and plan.warm > 0
-
-
-def _searched(run: Run, shards: Population, generation: int, width: int) -> _Work:
-    """Follow one generation's branches as the estimator would, without training them."""
-    estimator, clients = run.estimator, len(shards.training)
-    scorers = min(estimator.validators or clients, len(shards.scoring))
-    if estimator.kind == "zero-cost":
-        judged = width * scorers if estimator.where == "clients" else 0
-        return _Work(evaluations=judged, rounds=1)
-    if _warm(run, generation):
-        fits = estimator.warm * run.topology.replies(run.cohort, clients)
-        return _Work(fits=fits, evaluations=scorers, rounds=estimator.warm)
-    race = estimator.kind == "race"
-    budget = _budget(run, generation) if race else estimator.rounds
-    group = (estimator.group or clients // max(1, width)) if race else clients
-    work, live = _Work(), width
-    if race and width > 1 and (estimator.screen or not estimator.checkpoint):
-        work += _Work(evaluations=width * scorers)
-        live = min(width, estimator.screen) if estimator.screen else _kept(estimator, width)
-        if live == 1:
-            return replace(work, rounds=1)
-    for turn in range(1, budget + 1):
-        work += _Work(fits=live * run.topology.replies(run.cohort, group), rounds=1)
-        last = turn == budget
-        if not race:
-            due = last or (estimator.every and turn % estimator.every == 0)
-            work += _Work(evaluations=live * scorers if due else 0)
-            continue
-        if last or (estimator.checkpoint and turn % estimator.checkpoint == 0):
-            work += _Work(evaluations=live * scorers)
-            before, live = live, _kept(estimator, live)
-            if live == 1 and before > 1:
-                break
-    return work
-
-
-def _budget(run: Run, generation: int) -> int:
-    """Return a generation's rounds: after a warm start they grow from the next one on."""
-    return run.estimator.budget(max(0, generation - _warm(run, 0)))
-
-
-def _risk(run: Run, generations: list[tuple[int, int]], scoring: int) -> float | None:
-    race = run.estimator
-    if race.kind != "race":
-        return None
-    judges = min(race.validators or scoring, scoring)
-    after = int(_warm(run, 0))
-    found = [
-        race.risk(width - 1, judges, generation=max(0, index - after))
-        for index, width in generations
-        if not _warm(run, index)
-    ]
-    stated = [risk for risk in found if risk is not None]
-    return max(stated, default=0.0) if len(stated) == len(found) else None
-
-
-def _kept(race: Any, live: int) -> int:
-    # A margin drops by what the data say: none is counted, so that the estimate is an upper bound.
-    share = {"half": 0.5, "fraction": race.fraction}.get(race.drop, 0.0)
-    return live if live < 2 or not share else max(1, int((1 - share) * live))
-
-
-def _finished(run: Run, clients: int, scorers: int) -> _Work:
-    checks = ceil(run.final.rounds / run.final.every)
-    return _Work(
-        fits=run.final.rounds * run.topology.replies(run.cohort, clients),
-        evaluations=checks * scorers,
-        rounds=run.final.rounds,
+    return Outlook(
+        clients=len(shards.training),
+        scorers=len(shards.scoring),
+        replies=replies,
+        examples=float(shards.train_rows.sum()) / shards.clients * run.client.epochs,
+        validated=float(shards.validation_rows.sum()) / len(shards.scoring),
     )
+
+
+def _searched(
+    run: Run, outlook: Outlook, indices: Sequence[int], waves: Sequence[Sequence[Graph]]
+) -> list[Forecast]:
+    """Return what each generation will take, as its own estimator says."""
+    return [
+        run.estimator.forecast(_asked(wave, 0 if index else None), wave, index, outlook)
+        for index, wave in zip(indices, waves, strict=True)
+    ]
+
+
+def _finished(run: Run) -> Rounds:
+    return Rounds(rounds=run.final.rounds, candidates=1, every=run.final.every)
+
+
+def _asked(networks: Sequence[Graph], parent: int | None = None) -> list[Proposal]:
+    """Return proposals of these networks: only what an estimator plans by is in them."""
+    return [Proposal(number=index, arch={}, parent=parent) for index in range(len(networks))]
+
+
+def _sum(forecasts: Sequence[Forecast]) -> Forecast:
+    return reduce(add, forecasts)
 
 
 def _rate(run: Run, shards: Population, graph: Graph, seed: Seed) -> float:

@@ -69,7 +69,12 @@ def _taken_over(old: Journal, state: Any, place: Path, trials: int) -> None:
     pins = {
         name: digest
         for name, digest in old.pins().items()
-        if name.startswith("front/") or name == "champion/search"
+        if name.startswith(("front/", "leaf/search/")) or name == "champion/search"
+    }
+    own = {
+        name.removeprefix("searched/"): digest
+        for name, digest in old.pins().items()
+        if name.startswith("searched/")
     }
     begun = {
         "fingerprint": state["fingerprint"],
@@ -86,12 +91,13 @@ def _taken_over(old: Journal, state: Any, place: Path, trials: int) -> None:
         "metrics": state["tested"]["final"]["metrics"],
     }
     with Journal.create(place, meta={**old.meta, "run": dumps(run)}) as new:
-        for digest in pins.values():
+        for digest in (*pins.values(), *own.values()):
             new.put(old.get(digest))
         new.register(old.registry)
         new.commit(
             "continued",
             begun,
+            blobs=own,
             pins=pins,
             meter=[row for phase in _KEPT for row in old.meter(phase=phase)],
             outcomes=searched(old),

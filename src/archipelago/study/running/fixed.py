@@ -1,11 +1,8 @@
 """Networks that are given, not searched: final training and reference lines are such stages."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from archipelago.core.seeds import Seed
-from archipelago.core.trial import Arch, Outcome, Proposal
-from archipelago.space.space import Space
+from archipelago.core.trial import Arch, Proposal
 from archipelago.strategy.base import Allowed, Memory
 
 __all__ = ["Fixed"]
@@ -23,10 +20,6 @@ class Fixed:
     archs: tuple[Arch, ...]
     parents: tuple[int, ...] = ()
 
-    def init(self, space: Space, seed: Seed) -> Memory:
-        """Return an empty memory."""
-        return Memory(space=space, seed=seed)
-
     def ask(
         self, state: Memory, n: int, allowed: Allowed | None = None
     ) -> tuple[Memory, tuple[Proposal, ...]]:
@@ -36,7 +29,3 @@ class Fixed:
         for index in range(before, min(before + n, len(self.archs))):
             state = state.add(self.archs[index], self.parents[index] if self.parents else None)
         return state, state.asked[before:]
-
-    def tell(self, state: Memory, outcomes: Sequence[Outcome]) -> Memory:
-        """Remember the outcomes."""
-        return state.hear(outcomes)

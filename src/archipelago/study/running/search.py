@@ -297,9 +297,12 @@ class Study:
             "ended": [*state["ended"], name],
             "champions": {n: c.to_json() for n, c in champions.items()},
         }
+        pins: dict[str, str | None] = {}
         if name == "search":  # where `extend` goes on from
             state["searched"] = position.to_json()
-        recorder.full("stage", state, events=[("ended", {"phase": name})])
+            own = position.tensors()
+            pins = {f"searched/{key}": recorder.put(tensor) for key, tensor in own.items()}
+        recorder.full("stage", state, events=[("ended", {"phase": name})], pins=pins)
         return state
 
     def _check_found(self, name: str, position: Position, journal: Journal) -> None:

@@ -162,7 +162,9 @@ class Line:
             return {}
         kept = {one.outcome.number: one for one in position.kept}
         space = self.run.family.space(self.shards.signature.shape, self.shards.signature.outputs)
-        numbers = recorded(load(space, position.strategy)) if name == "search" else sorted(kept)
+        numbers = sorted(kept)
+        if name == "search":
+            numbers = recorded(load(space, position.strategy, position.learned))
         found = [kept[number] for number in numbers if number in kept]
         return {f"{name}/{i}": one for i, one in enumerate(found)} | {name: found[-1]}
 
