@@ -278,14 +278,13 @@ def test_what_cannot_be_shrunk_says_why():
     flat = Graph((4,), (Node("out", "linear", ("input",), (("features", 3),)),))
     with pytest.raises(ConfigError, match="nothing to prune"):
         Narrower(network=flat).space()
+    narrower = Memory(space=NARROWER.space(), seed=SEED)
     with pytest.raises(ConfigError, match=r"below the smallest(.|\n)*raise until to 0\."):
-        ProgressiveShrinking(until=0.001).ask(Memory(space=NARROWER.space(), seed=SEED), 1)
+        ProgressiveShrinking(until=0.001).ask(narrower, 1)
     with pytest.raises(IncompatibleParts, match=r"needs a device(.|\n)*space.device"):
-        ProgressiveShrinking(resource="latency_ms").ask(
-            Memory(space=NARROWER.space(), seed=SEED), 1
-        )
+        ProgressiveShrinking(resource="latency_ms").ask(narrower, 1)
     with pytest.raises(ConfigError, match="did you mean 'macs'"):
-        ProgressiveShrinking(resource="mac").ask(Memory(space=NARROWER.space(), seed=SEED), 1)
+        ProgressiveShrinking(resource="mac").ask(narrower, 1)
     with pytest.raises(IncompatibleParts, match="space of widths"):
         ProgressiveShrinking().ask(Memory(space=TableMlp().space((4,), 2), seed=SEED), 1)
     with pytest.raises(ConfigError, match="never reach the budget"):

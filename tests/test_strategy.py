@@ -13,6 +13,7 @@ from archipelago.config.catalog import CATALOG, kinds, part
 from archipelago.core.errors import ConfigError, JournalError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome
+from archipelago.driver.live import Search
 from archipelago.driver.replay import replay
 from archipelago.estimate.table import Table
 from archipelago.space.dims import Choice, Range, Repeat
@@ -71,13 +72,14 @@ def failed(proposal):
 
 
 def run(strategy, batches, *, through_json=False, space=SPACE):
-    state, seen = Memory(space=space, seed=Seed(3)), []
+    search, seen = Search(strategy, space, Seed(3)), []
     for _ in range(batches):
-        state, proposals = strategy.ask(state, 4)
+        proposals = search.ask(4)
         if through_json:
-            state = load(space, json.loads(json.dumps(save(state))))
+            saved = json.loads(json.dumps(search.save()))
+            search = Search.load(strategy, space, saved, search.tensors())
         seen += proposals
-        state = state.hear([scored(p) for p in proposals])
+        search.tell(scored(p) for p in proposals)
     return seen
 
 
@@ -201,6 +203,15 @@ def test_outcomes_that_make_no_sense_are_refused(strategy):
         state.hear([Outcome(number=0, arch=proposal.arch, score=float("nan"))])
     with pytest.raises(ConfigError, match="told twice"):
         state.hear([scored(proposal), scored(proposal)])
+    with pytest.raises(ConfigError, match=r"not a Python number(.|\n)*str(.|\n)*float\("):
+        state.hear([replace(scored(proposal), score="0.9")])
+    other = next(arch for arch in SPACE.enumerate() if arch != proposal.arch)
+    with pytest.raises(ConfigError, match="another architecture than proposal 0"):
+        state.hear([replace(scored(proposal), arch=other)])
+    with pytest.raises(ConfigError, match=r"another fidelity(.|\n)*proposal.fidelity"):
+        state.hear([replace(scored(proposal), fidelity=0.9876)])
+    assert state.tells == 0, "nothing of what was refused is taken"
+    assert state.hear([scored(proposal)]).tells == 1
 
 
 def test_a_state_of_another_space_or_version_is_refused(strategy):

@@ -66,6 +66,7 @@ _HOME: dict[str, str] = {
     "Outcome": "core.trial",
     "PFedMe": "client.pfedme",
     "ParEgo": "strategy.pareto_gp",
+    "PartState": "core.part_state",
     "Plan": "study.planning.plan",
     "Preprocess": "data.preprocess",
     "Processes": "engine.processes",

@@ -24,6 +24,7 @@ from archipelago.core.errors import IncompatibleParts as IncompatibleParts
 from archipelago.core.errors import JournalError as JournalError
 from archipelago.core.errors import MissingExtra as MissingExtra
 from archipelago.core.errors import RunFailed as RunFailed
+from archipelago.core.part_state import PartState as PartState
 from archipelago.core.seeds import Seed as Seed
 from archipelago.core.trial import Outcome as Outcome
 from archipelago.core.trial import Proposal as Proposal

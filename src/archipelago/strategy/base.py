@@ -202,6 +202,18 @@ class Memory:
         number, score = outcome.number, outcome.score
         if not isinstance(number, int) or not 0 <= number < self.asks:
             raise ConfigError("an outcome of a proposal never made", got=number)
+        if not isinstance(score, (int, float)):
+            raise ConfigError(
+                f"the score of proposal {number} is not a Python number",
+                got=type(score).__name__,
+                fix="write score=float(...)",
+            )
+        if isnan(score):
+            raise ConfigError(
+                "a score is NaN",
+                got=number,
+                fix="report a failed candidate as status 'failed' with score -inf",
+            )
         proposal = self.log.asked[number]
         if outcome.arch != proposal.arch:
             raise ConfigError(
@@ -213,16 +225,7 @@ class Memory:
             raise ConfigError(
                 f"an outcome of another fidelity than proposal {number}",
                 got=outcome.fidelity,
-                fix=f"pass fidelity=proposal.fidelity, here {proposal.fidelity}",
-            )
-        if not isinstance(score, (int, float)) or isnan(score):
-            kind = "is NaN" if isinstance(score, float) else "is not a Python number"
-            raise ConfigError(
-                f"a score {kind}",
-                got=number,
-                fix="report a failed candidate as status 'failed' with score -inf"
-                if isinstance(score, float)
-                else "write score=float(...)",
+                fix=f"write fidelity=proposal.fidelity, here {proposal.fidelity}",
             )
 
     def fresh(
