@@ -271,6 +271,7 @@ class Race:
         """Return the generation's rounds as long as nobody is behind beyond doubt: at most.
 
         How many a `margin` drops, and when an order is settled, the data say: none is counted.
+        Groups count as equal, each of the smallest's size.
         """
         judges, width = outlook.judges(self.validators), len(proposals)
         if self._warm(proposals):
