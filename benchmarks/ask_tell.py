@@ -4,6 +4,10 @@
         --optuna /path/to/venv/bin/python
 
 Optuna is measured in its own environment (`pip install optuna` there), by this same file.
+
+The last bar is of a whole search: what the recurrent controller takes in loop one, where it used to
+be learned again twice a generation, over what it takes in a replay of the same trials. Both are
+seconds of this thread within `ask`, which learns; the journal's own work is shown beside them.
 """
 
 import argparse
@@ -13,10 +17,12 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 TRIALS, REPEATS = 1000, 50
 SLOTS, OPTIONS = 6, 5
+SEARCHED, OVER = 160, 1.2
 BARS = {
     "tpe": 1.0,
     "tpe:model=choices": 1.0,
@@ -36,6 +42,7 @@ def our_times(name: str, trials: int, repeats: int) -> list[float]:
     from archipelago.core.trial import Outcome
     from archipelago.space.dims import Choice
     from archipelago.space.space import Space
+    from archipelago.strategy.base import Memory
     from archipelago.study.analysing.bench import parse
 
     space = Space({f"x{i}": Choice(tuple(range(OPTIONS))) for i in range(SLOTS)})
@@ -59,6 +66,56 @@ def our_times(name: str, trials: int, repeats: int) -> list[float]:
         if turn:
             times.append(1e3 * (time.perf_counter() - began))
     return times
+
+
+class Timed:
+    """A strategy that counts the seconds of its thread."""
+
+    def __init__(self, strategy: Any) -> None:
+        self.strategy, self.seconds = strategy, 0.0
+
+    def ask(self, state: Any, n: int, allowed: Any = None) -> Any:
+        began = time.thread_time()
+        answer = self.strategy.ask(state, n, allowed)
+        self.seconds += time.thread_time() - began
+        return answer
+
+
+def controller_times(trials: int) -> dict[str, float]:
+    """Return seconds of the controller in a journaled search and in its replay, paired."""
+    import torch
+
+    from archipelago.core.seeds import Seed
+    from archipelago.driver.budget import Budget
+    from archipelago.driver.loop import Position, Stage, explore
+    from archipelago.driver.record import Recorder
+    from archipelago.driver.replay import replay
+    from archipelago.estimate.mb432 import mb432
+    from archipelago.estimate.tabular import Tabular
+    from archipelago.journal.journal import Journal
+    from archipelago.strategy.controller import Controller
+
+    torch.set_num_threads(1)
+    table, seed = mb432(), Seed(0)
+    replay(Controller(), table, budget=2, seed=seed)  # what torch sets up once
+    alone, within = Timed(Controller()), Timed(Controller())
+    replay(alone, table, budget=trials, seed=seed)
+    estimator = Tabular(table)
+    stage = Stage(
+        name="search",
+        space=table.space,
+        strategy=within,
+        estimator=estimator,
+        context=estimator.context(seed),
+        budget=Budget(trials=trials),
+        seed=seed,
+    )
+    began = time.thread_time()
+    with TemporaryDirectory() as folder, Journal.create(Path(folder) / "run", meta={}) as journal:
+        for _ in explore(stage, Recorder(journal), Position(), Position.to_json):
+            pass
+    whole = time.thread_time() - began
+    return {"replay": alone.seconds, "search": within.seconds, "with_journal": whole}
 
 
 def optuna_times(trials: int, repeats: int) -> dict[str, Any]:
@@ -110,6 +167,11 @@ def main() -> None:
         times = our_times(name, trials, repeats)
         what = f"{name}: ask + tell at {trials} trials, ms"
         facts.append(show(bar(what, median(times), most, most=True, least=round(min(times), 4))))
+    times = controller_times(SEARCHED)
+    what = f"controller: seconds in a search of {SEARCHED} trials over its replay's"
+    beside = {name: round(seconds, 3) for name, seconds in times.items()}
+    ratio = times["search"] / times["replay"]
+    facts.append(show(bar(what, ratio, OVER, most=True, **beside)))
     if options.optuna is not None:
         command = [str(options.optuna), __file__, "--inside", *(["--quick"] * options.quick)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
