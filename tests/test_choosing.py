@@ -3,9 +3,10 @@
 import json
 import re
 import shutil
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,12 +14,17 @@ import torch
 from test_cli_run import status
 from test_study import TEXT
 
+from archipelago.config.catalog import CATALOG
 from archipelago.config.load import dumps, loads
 from archipelago.core.errors import ConfigError, DataError, JournalError
+from archipelago.core.part_state import PartState
 from archipelago.core.trial import Outcome
 from archipelago.data.tasks import Classification
 from archipelago.deploy.session import Session
 from archipelago.driver.front import pareto
+from archipelago.estimate.context import EvaluationContext, Step
+from archipelago.estimate.rounds import Rounds
+from archipelago.federation.branch import Generation
 from archipelago.journal.journal import Journal
 from archipelago.report.comparison import lines
 from archipelago.report.comparison import render as compared
@@ -169,6 +175,65 @@ def test_a_continued_run_is_the_run_with_more_trials(whole: Path, tmp_path: Path
     again = extend(directory, 3)
     assert len(list(again)) == 3
     assert (directory / "before" / "before" / "journal.sqlite").is_file()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wandering:
+    """A strategy whose draws follow from a tensor of its own, which no outcome tells."""
+
+    kind: Literal["wandering"] = "wandering"
+
+    def ask(self, state: Any, n: int, allowed: Any = None) -> Any:
+        own = state.learned or PartState(tensors={"way": torch.zeros(1)})
+        way, before = own.tensors["way"] / 2 + len(state.told) + 1, state.asks
+        for _ in range(n):
+            rng = state.rng(str(way.item()))
+            state = state.add(state.fresh(lambda _: state.space.sample(rng), allowed))  # noqa: B023
+        return state.learn(PartState(tensors={"way": way})), state.asked[before:]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tallied(Rounds):
+    """Counts generations in a tensor, and scores by it."""
+
+    kind: Literal["tallied"] = "tallied"  # type: ignore[assignment]
+
+    def run(self, generation: Generation, context: EvaluationContext) -> Iterator[Step]:
+        for step in Rounds.run(self, generation, context):
+            ended = step.generation
+            if not ended.outcomes:
+                yield step
+                continue
+            own = ended.state or PartState(tensors={"tally": torch.zeros(1)})
+            tally = own.tensors["tally"] + 1
+            told = tuple(
+                replace(o, score=o.score + tally.item(), leaves={"alpha": tally / 3})
+                for o in ended.outcomes
+            )
+            state = PartState(tensors={"tally": tally})
+            yield replace(step, generation=replace(ended, outcomes=told, state=state))
+
+
+def test_a_continued_run_goes_on_with_what_its_parts_keep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CATALOG["strategy"], "wandering", f"{__name__}:Wandering")  # type: ignore
+    monkeypatch.setitem(CATALOG["estimator"], "tallied", f"{__name__}:Tallied")  # type: ignore
+    own = ("strategy.kind=wandering", 'estimator={kind="tallied", rounds=1, candidates=2}')
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    search(run_of(*own, "budget.trials=4"), ours).result  # noqa: B018
+    extend(ours, 2).result  # noqa: B018
+    search(run_of(*own, "budget.trials=6"), theirs).result  # noqa: B018
+    verdict = differences(theirs, ours)
+    assert verdict.same, verdict.differences
+    assert [int(o.score) for o in outcomes(ours)] == [1, 1, 2, 2, 3, 3]
+    with Journal.open(ours, write=False) as journal:
+        pins = journal.pins()
+        assert {"searched/estimator/tally", "searched/strategy/way"} <= set(pins)
+        digests = [o.leaves["alpha"]["digest"] for o in outcomes(ours)]
+        assert [pins[f"leaf/search/{n}/alpha"] for n in range(6)] == digests
+        kept = [journal.get(digest).cast("f")[0] for digest in digests]
+    assert kept == pytest.approx([1 / 3, 1 / 3, 2 / 3, 2 / 3, 1, 1])
 
 
 def test_going_on_needs_a_finished_run_and_the_same_data(tmp_path: Path, capsys: Capture) -> None:
