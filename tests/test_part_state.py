@@ -213,15 +213,24 @@ def test_an_outcome_without_leaves_is_written_as_before():
 def test_a_tensor_that_would_come_back_changed_is_refused(tensor, tmp_path, monkeypatch):
     with pytest.raises(RunFailed, match=r"flat float32(.|\n)*fix: keep"):
         PartState(tensors={"mine": tensor})
-    monkeypatch.setattr(
-        Counting, "_told", lambda self, o, _: replace(o, leaves={"alpha": tensor.detach()})
-    )
-    if not tensor.requires_grad:
-        with (
-            Journal.create(tmp_path / "run", meta={}) as journal,
-            pytest.raises(RunFailed, match="leaf 'alpha' of outcome 0"),
-        ):
-            list(steps(journal, both()))
+    monkeypatch.setattr(Counting, "_told", lambda self, o, _: replace(o, leaves={"alpha": tensor}))
+    with (
+        Journal.create(tmp_path / "run", meta={}) as journal,
+        pytest.raises(RunFailed, match="leaf 'alpha' of outcome 0"),
+    ):
+        list(steps(journal, both()))
+
+
+@pytest.mark.parametrize("data", [(1, 2), {1: "a"}, {"a": [torch.zeros(1)]}, {"a": {"b": {3}}}])
+def test_data_that_would_come_back_changed_is_refused(data, tmp_path, monkeypatch):
+    with pytest.raises(RunFailed, match=r"plain JSON data(.|\n)*fix: use text"):
+        PartState(data={"mine": data})
+    monkeypatch.setattr(Counting, "_told", lambda self, o, _: replace(o, leaves={"why": data}))
+    with (
+        Journal.create(tmp_path / "run", meta={}) as journal,
+        pytest.raises(RunFailed, match="leaf 'why' of outcome 0"),
+    ):
+        list(steps(journal, both()))
 
 
 def test_records_without_own_states_stay_as_they_were(tmp_path):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from archipelago.client.agreement import agreement_of
 from archipelago.client.training import tuned
-from archipelago.core.part_state import PartState, check_vector
+from archipelago.core.part_state import PartState, check_plain, check_vector
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Arch, Outcome
 from archipelago.driver.budget import Budget
@@ -248,9 +248,11 @@ def _stored(
     pins: dict[str, str | None] = {}
 
     def stored(number: int, name: str, leaf: Any) -> Any:
+        where = f"leaf {name!r} of outcome {number}"
         if not isinstance(leaf, Tensor):
+            check_plain(where, leaf)
             return leaf
-        check_vector(f"leaf {name!r} of outcome {number}", leaf)
+        check_vector(where, leaf)
         digest = recorder.put(leaf)
         pins[f"leaf/{stage.name}/{number}/{name}"] = digest
         return {"digest": digest}
