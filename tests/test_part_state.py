@@ -260,7 +260,8 @@ def test_an_older_state_keeps_what_the_strategy_knew_then():
 
 
 def test_a_live_search_refuses_what_makes_no_sense_and_goes_on():
-    search = Search(Random(), SPACE, SEED)
+    search = Search(Random(), SPACE, 3)
+    assert search.state.seed == SEED
     first, second = search.ask(2)
     good = Outcome(number=0, arch=first.arch, score=1.0)
     cases = {
@@ -275,6 +276,8 @@ def test_a_live_search_refuses_what_makes_no_sense_and_goes_on():
         with pytest.raises(ConfigError, match=text):
             search.tell([fine, bad])
         assert search.state.tells == 0
+    with pytest.raises(ConfigError, match=r"not an outcome(.|\n)*tell Outcome"):
+        search.tell([0.9])
     search.tell(good)
     with pytest.raises(ConfigError, match="told twice"):
         search.tell(good)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from archipelago.core.checks import at_least
+from archipelago.core.errors import ConfigError
 from archipelago.core.seeds import Seed
 from archipelago.core.trial import Outcome, Proposal
 from archipelago.space.space import Space
@@ -34,10 +35,11 @@ class Search:
     """
 
     def __init__(
-        self, strategy: Strategy, space: Space, seed: Seed, *, allowed: Allowed | None = None
+        self, strategy: Strategy, space: Space, seed: Seed | int, *, allowed: Allowed | None = None
     ) -> None:
         self.strategy, self.allowed = strategy, allowed
-        self.state = Memory(space=space, seed=seed)
+        root = seed if isinstance(seed, Seed) else Seed(seed)
+        self.state = Memory(space=space, seed=root)
 
     def ask(self, n: int = 1) -> tuple[Proposal, ...]:
         """Return up to `n` new proposals; fewer or none when nothing new can be found.
@@ -53,11 +55,18 @@ class Search:
         """Take outcomes: late, in any order, some or all; each has its proposal's number.
 
         Raises:
-            ConfigError: an outcome of a proposal never made, told twice, of another architecture
-                or fidelity than was proposed, or with a score that is no number. None of them is
-                taken then, and the search can go on.
+            ConfigError: no outcome, or one of a proposal never made, told twice, of another
+                architecture or fidelity than was proposed, or with a score that is no number. None
+                of them is taken then, and the search can go on.
         """
         told = (outcomes,) if isinstance(outcomes, Outcome) else tuple(outcomes)
+        for outcome in told:
+            if not isinstance(outcome, Outcome):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise ConfigError(
+                    "not an outcome",
+                    got=type(outcome).__name__,
+                    fix="tell Outcome(number=proposal.number, arch=proposal.arch, score=...)",
+                )
         self.state = self.state.hear(told)
 
     def save(self) -> dict[str, Any]:
