@@ -294,13 +294,13 @@ def searched(world: Setting, race: Race, strategy: ProgressiveShrinking) -> dict
     kept: dict[int, tuple[Graph, Tensor]] = {0: (world.narrower.network, world.flat)}
     state = world.state(strategy)
     cost = {"train_macs": 0, "macs": 0, "train_bytes": 0, "bytes": 0, "fits": 0, "evaluations": 0}
-    generation = 0
+    index = 0
     while True:
         context = world.context(parent=kept.get)
         state, proposals = strategy.ask(state, race.width(len(context.clients)))
         if not proposals:
             break
-        generation = race.start(proposals, generation, context)
+        generation = race.start(proposals, index, context)
         for moment in race.run(generation, context):
             generation = moment.generation
             for row in moment.rows:
@@ -313,7 +313,7 @@ def searched(world: Setting, race: Race, strategy: ProgressiveShrinking) -> dict
                 cost["evaluations"] += row.kind == "evaluate"
         kept |= {b.number: (b.graph, b.flat) for b in generation.branches}
         state = state.hear(generation.outcomes)
-        generation += 1
+        index += 1
     return {"cost": cost, "front": [kept[number] for number in strategy.recorded(state)]}
 
 

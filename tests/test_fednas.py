@@ -387,19 +387,17 @@ def test_one_group_without_drop_is_the_naive_search_to_the_bit(world):
         inherit=True,
     )  # fmt: skip
     ours = {0: world.parent(0)}
-    generation = 0
+    index = 0
     while True:
         state, proposals = strategy.ask(state, 9)
         if not proposals:
             break
         context = replace(world, parent=ours.get)
-        generation = list(race.run(race.start(proposals, generation, context), context))[
-            -1
-        ].generation
-        ours |= {b.number: (b.graph, b.flat) for b in generation.branches}
-        state = state.hear(generation.outcomes)
-        generation += 1
-    assert generation == 2
+        *_, last = race.run(race.start(proposals, index, context), context)
+        ours |= {b.number: (b.graph, b.flat) for b in last.generation.branches}
+        state = state.hear(last.generation.outcomes)
+        index += 1
+    assert index == 2
     assert ours.keys() == kept.keys()
     assert all(torch.equal(ours[number][1], kept[number][1]) for number in kept)
 
