@@ -102,14 +102,14 @@ def settled(federation, rounds, start=0.0, clients=2):
     return branches[0]
 
 
-def fixed(federation, *, own=False):
+def fixed(federation, *, personal=False):
     """Return where rounds lead, exactly: a round on squares is an affine map.
 
-    With `own`, where the clients' own models go while the shared one stays there.
+    With `personal`, where the clients' own models go while the shared one stays there.
     """
     zero, one = (settled(federation, 1, start).flat.item() for start in (0.0, 1.0))
     shared = zero / (1 - (one - zero))
-    if not own:
+    if not personal:
         return shared
     branch = Branch(number=0, graph=LINE, flat=torch.tensor([shared]), cohort=(0, 1), rounds=1)
     ends = []

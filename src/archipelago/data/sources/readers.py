@@ -50,7 +50,8 @@ def read_csv(path: Path) -> dict[str, np.ndarray]:
     names = [name.strip() for name in header]
     # Where the header is missing, the first line is a row: fields are told by their places only.
     bare = [place for place, name in enumerate(names, 1) if not name]
-    twice = [place for place, name in enumerate(names, 1) if name and names.index(name) < place - 1]
+    first = {name: place for place, name in reversed(list(enumerate(names, 1)))}
+    twice = [place for place, name in enumerate(names, 1) if name and first[name] < place]
     if twice or bare:
         raise DataError(
             "the header needs one name for each column",
