@@ -9,7 +9,7 @@ import pytest
 
 import archipelago
 from archipelago import _HOME  # pyright: ignore[reportAttributeAccessIssue]
-from archipelago.config.catalog import CATALOG
+from archipelago.config.catalog import BUILT_IN
 
 HERE = Path(archipelago.__file__).parent
 
@@ -36,7 +36,7 @@ def test_editors_see_the_same_names() -> None:
 
 
 def test_every_part_of_the_catalog_is_public() -> None:
-    listed = {path.rpartition(":")[2] for kinds in CATALOG.values() for path in kinds.values()}
+    listed = {path.rpartition(":")[2] for kinds in BUILT_IN.values() for path in kinds.values()}
     assert listed <= set(archipelago.__all__)
 
 

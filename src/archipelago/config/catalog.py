@@ -2,22 +2,43 @@
 
 Classes are named by dotted path and imported when asked for: listing kinds loads nothing.
 The first kind of a section is the one that a run file gets by leaving the section out.
+
+A package adds parts of its own by entry points of the group `archipelago.parts`, each named
+`section.kind`::
+
+    [project.entry-points."archipelago.parts"]
+    "strategy.my-method" = "my_package.mine:MyMethod"
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Final
 
 from archipelago.core.errors import ConfigError, did_you_mean
 
-__all__ = ["CATALOG", "Catalog", "default", "kinds", "part", "part_class", "place_of"]
+__all__ = [
+    "BUILT_IN",
+    "CATALOG",
+    "GROUP",
+    "Catalog",
+    "default",
+    "extended",
+    "kinds",
+    "part",
+    "part_class",
+    "place_of",
+]
+
+GROUP: Final = "archipelago.parts"
+"""Of the entry points by which packages add parts."""
 
 Catalog = Mapping[str, Mapping[str, str]]
 """Section -> kind -> `module:Class`."""
 
-CATALOG: Final[Catalog] = {
+BUILT_IN: Final[Catalog] = {
     "data": {
         "digits": "archipelago.data.sources.bundled:Digits",
         "breast-cancer": "archipelago.data.sources.bundled:BreastCancer",
@@ -114,6 +135,59 @@ CATALOG: Final[Catalog] = {
 }
 
 
+def extended(catalog: Catalog, points: Iterable[EntryPoint]) -> Catalog:
+    """Return the catalog with the parts that entry points name, in the order of their names.
+
+    Raises:
+        ConfigError: one has no section that we know, or a kind that is taken; its package is named.
+    """
+    out = {section: dict(listed) for section, listed in catalog.items()}
+    for point in sorted(points, key=lambda point: point.name):
+        section, dot, kind = point.name.partition(".")
+        owner = point.dist.name if point.dist else point.value
+        if section not in out or not kind:
+            raise ConfigError(
+                "a package adds a part to a section that does not exist",
+                got=point.name,
+                where=f"package {owner!r}",
+                fix=did_you_mean(section, out) if dot else "name it 'section.kind'",
+            )
+        if kind in out[section]:
+            raise ConfigError(
+                "a package adds a part whose name is taken",
+                got=point.name,
+                where=f"package {owner!r}",
+                fix=f"it is {out[section][kind]} already: choose another kind",
+            )
+        out[section][kind] = point.value
+    return out
+
+
+class _Installed(Mapping[str, Mapping[str, str]]):
+    """What comes with Archipelago and what installed packages add, looked up when first needed."""
+
+    @property
+    def _listed(self) -> Catalog:
+        return _installed()
+
+    def __getitem__(self, section: str) -> Mapping[str, str]:
+        return self._listed[section]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._listed)
+
+    def __len__(self) -> int:
+        return len(self._listed)
+
+
+@cache
+def _installed() -> Catalog:
+    return extended(BUILT_IN, entry_points(group=GROUP))
+
+
+CATALOG: Final[Catalog] = _Installed()
+
+
 def kinds(section: str, catalog: Catalog = CATALOG) -> tuple[str, ...]:
     """Return the kinds of `section`, the default first."""
     return tuple(catalog[section])
@@ -163,7 +237,17 @@ def place_of(value: object, catalog: Catalog = CATALOG) -> tuple[str, str] | Non
 @cache
 def _import(path: str) -> type[Any]:
     module, _, name = path.partition(":")
-    cls = getattr(import_module(module), name)
+    try:
+        cls = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        if module.startswith("archipelago."):
+            raise
+        raise ConfigError(
+            "a part of another package cannot be loaded",
+            got=str(error),
+            where=path,
+            fix="mend or remove the package that names it among its entry points",
+        ) from error
     if not (isinstance(cls, type) and is_dataclass(cls)):
         raise ConfigError("a part is a dataclass", got=path, where="catalog")
     return cls

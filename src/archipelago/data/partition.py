@@ -91,6 +91,9 @@ class Dirichlet:
 class Classes:
     """Few classes a client: rows sorted by class, cut in shards, `per_client` dealt to each.
 
+    Attributes:
+        per_client: shards that each client gets; it then has about so many classes.
+
     References:
         McMahan et al. 2017, arXiv:1602.05629, section 3.
     """
