@@ -18,6 +18,8 @@ from archipelago.journal.seals import Checked, checked, put_seal, seal_all, seal
 __all__ = ["opened", "put_in_place", "salvaged"]
 
 _KEPT = f"{DATABASE}.damaged"
+_DAMAGED = (*UNREADABLE, TypeError, ValueError, OverflowError)
+"""What reading damaged rows may raise: their numbers may have become text, bytes or nothing."""
 _ALONE = ("meta", "clients")
 _HISTORY = {
     "commit_blobs": ("number", "name", "digest"),
@@ -42,7 +44,10 @@ def opened(directory: Path, *, write: bool) -> sqlite3.Connection:
     connection = connect(directory, write=write)
     try:
         connection.execute("BEGIN")  # one moment of a journal that may be growing
-        fault = _fault(connection)
+        try:
+            fault = _fault(connection)
+        except (TypeError, ValueError, OverflowError) as error:
+            fault = f"a value is not what was written: {error}"
         if fault:
             raise damage(directory, directory / DATABASE, fault, back=_back(directory))
         if version(connection) < VERSION:
@@ -78,7 +83,7 @@ def salvaged(directory: Path) -> tuple[sqlite3.Connection, int] | None:
     best: tuple[sqlite3.Connection, int] | None = None
     for ignore_log in (False, True):
         with (
-            suppress(*UNREADABLE, JournalError),
+            suppress(*_DAMAGED, JournalError),
             closing(connect(directory, write=False, ignore_log=ignore_log)) as old,
         ):
             old.execute("BEGIN")
@@ -92,10 +97,10 @@ def salvaged(directory: Path) -> tuple[sqlite3.Connection, int] | None:
 def put_in_place(directory: Path, connection: sqlite3.Connection, *, keep: bool) -> None:
     """Replace the database, of which the caller holds the lock; `keep` the old one beside it."""
     for suffix in ("", "-wal"):
-        path, atomic_file = directory / f"{DATABASE}{suffix}", directory / f"{_KEPT}{suffix}"
+        path, kept = directory / f"{DATABASE}{suffix}", directory / f"{_KEPT}{suffix}"
         if keep and path.exists():
-            atomic_file.unlink(missing_ok=True)
-            os.link(path, atomic_file)
+            kept.unlink(missing_ok=True)
+            os.link(path, kept)
     for suffix in ("-wal", "-shm"):  # of the old database: no part of the new one
         (directory / f"{DATABASE}{suffix}").unlink(missing_ok=True)
     place(directory, connection)
@@ -134,7 +139,7 @@ def _rows(old: sqlite3.Connection, table: str, upto: float) -> Iterator[Sequence
 
 def _until(rows: Iterator[Any], upto: float) -> Iterator[Any]:
     with suppress(*UNREADABLE):  # whether rows are missing, their seals tell
-        yield from takewhile(lambda row: row[0] <= upto, rows)
+        yield from takewhile(lambda row: type(row[0]) is int and row[0] <= upto, rows)
 
 
 def _filled(old: sqlite3.Connection, upto: float) -> sqlite3.Connection:
