@@ -203,6 +203,7 @@ def test_a_closed_terminal_takes_the_rows_away(tmp_path):
     temporary.mkdir()
     environment = {**os.environ, "TMPDIR": str(temporary)}
     command = [sys.executable, "-m", "archipelago", "search", str(file), "--out", str(out)]
+    command = ["env", "--default-signal=HUP", *command]  # whoever runs the tests may ignore it
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
             if " round " in line:
